@@ -1,0 +1,103 @@
+"""What flows between simulators, learner and evaluator, and what an algorithm must provide.
+
+An algorithm is one folder that exposes ``ALGORITHM``, an `Algorithm`: its settings, its policy (what simulators
+run) and its learner (what turns fragments into better weights). Nothing here knows about actors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel
+
+from rlray.envs.types import EnvSpec
+
+Weights = Mapping[str, NDArray[Any]]
+"""A network's state by parameter name. Arrays may be read-only views of shared memory."""
+
+Metrics = dict[str, float]
+
+
+@dataclass
+class Fragment:
+    """``T`` consecutive steps of the ``B`` environments of one simulator.
+
+    ``obs[t]`` is what action ``action[t]`` was chosen on. For stacked frames only the newest frame of each
+    observation is kept (`EnvSpec.frame_shape`). Consecutive fragments of one ``stream`` follow each other without a
+    gap: the observation after the last step is ``obs[0]`` of the fragment with ``sequence + 1``.
+    """
+
+    stream: int  # which simulator life this is: a restarted simulator gets a new number
+    sequence: int  # 0, 1, 2, ... within the stream
+    obs: NDArray[Any]  # [T, B, *frame_shape]
+    first: NDArray[np.bool_]  # [T, B] obs[t] is the first of an episode
+    action: NDArray[Any]  # [T, B, ...]
+    reward: NDArray[np.float32]  # [T, B] raw
+    terminated: NDArray[np.bool_]  # [T, B]
+    truncated: NDArray[np.bool_]  # [T, B]
+    valid: NDArray[np.bool_]  # [T, B] False: a dummy reset step, not to be trained on
+    final_index: NDArray[np.int64]  # [K, 2] (t, b) of ended episodes, sorted by t then b
+    final_obs: NDArray[Any]  # [K, *frame_shape] their true last observation (newest frame)
+    last_obs: NDArray[Any]  # [B, *observation_shape] the whole observation after the last step, for bootstrapping
+    extras: dict[str, NDArray[Any]] = field(default_factory=dict)  # [T, B, ...] what the policy wants kept (logp, value)
+
+    @property
+    def steps(self) -> int:
+        """Agent steps in it, dummy reset steps not counted."""
+        return int(self.valid.sum())
+
+
+class Policy(Protocol):
+    """What a simulator or evaluator runs: a copy of the network on the CPU, and a way to choose actions."""
+
+    def load(self, weights: Weights) -> None:
+        """Take new weights; they are copied, names and shapes must match exactly."""
+
+    def act(self, obs: NDArray[Any], step: int, rng: np.random.Generator) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+        """Exploring actions [B, ...] for ``obs`` [B, ...] and the extras [B, ...] to keep; ``step`` is the global agent step."""
+
+    def act_greedy(self, obs: NDArray[Any]) -> NDArray[Any]:
+        """The policy's best actions [B, ...], for evaluation."""
+
+
+class Learner(Protocol):
+    """Turns fragments into better weights. Owns network, optimiser, replay and schedules."""
+
+    def learn(self, fragment: Fragment) -> Metrics:
+        """Take in ``fragment``, do the updates that are due, and say what happened.
+
+        Always in the result: ``updates`` (gradient steps done by this call). Others by the fixed tags of `docs/metrics.md`,
+        such as ``loss``, ``q_mean``, ``replay_fill`` (0 to 1), ``epsilon``, ``lr``.
+        """
+
+    def weights(self) -> Weights:
+        """A copy of the weights that policies should run with."""
+
+    def state(self) -> dict[str, Any]:
+        """All that must survive: nested dicts of numpy arrays, torch tensors, numbers, strings, bools, None, lists."""
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Undo `state`: learning goes on as if it had never stopped."""
+
+
+@dataclass(frozen=True)
+class LearnerContext:
+    """Where and how a learner runs."""
+
+    device: str  # "cpu" or "cuda"
+    seed: int
+    total_steps: int  # agent steps the run is planned for: what schedules end at
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One algorithm: its settings, and how to make its two halves from a spec and settings."""
+
+    name: str
+    config: type[BaseModel]
+    make_policy: Callable[[EnvSpec, Any], Policy]
+    make_learner: Callable[[EnvSpec, Any, LearnerContext], Learner]

@@ -1,0 +1,74 @@
+"""What an environment looks like to the rest of rlray: one vectorised interface, whatever lies beneath."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """The spaces of ONE environment, as networks and replay need them.
+
+    With ``frame_stack > 1`` axis 0 of an observation holds that many frames, oldest first, newest last; the
+    frames before the start of an episode are ``pad``: ``"zero"`` or ``"repeat"`` (the episode's first frame). Whoever stores
+    observations then keeps the newest frame only and rebuilds the stack.
+    """
+
+    id: str
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
+    frame_stack: int = 1
+    pad: str = "zero"
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of what is stored per step: the newest frame, or the whole observation if nothing is stacked."""
+        shape = self.observation_space.shape
+        assert shape is not None
+        return tuple(shape[1:]) if self.frame_stack > 1 else tuple(shape)
+
+
+@dataclass
+class VecStep:
+    """What one step of ``B`` environments gave.
+
+    Guarantees: ``terminated`` and ``truncated`` are never merged. Where either is set, ``obs`` is the FIRST
+    observation of the next episode and ``final_obs`` holds the true last observation of the ended one. Where
+    ``valid`` is False the environment spent this call on its own reset (next-step autoreset): the action was
+    ignored, ``obs`` is a first observation, and the step must be neither counted nor trained on.
+    """
+
+    obs: NDArray[Any]  # [B, ...]
+    reward: NDArray[np.float32]  # [B], raw: never clipped or scaled
+    terminated: NDArray[np.bool_]  # [B]
+    truncated: NDArray[np.bool_]  # [B]
+    valid: NDArray[np.bool_]  # [B]
+    final_index: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # [K], which of the B ended
+    final_obs: NDArray[Any] | None = None  # [K, ...] in the order of final_index; None when K == 0
+
+
+class VectorEnv(Protocol):
+    """``B`` copies of an environment stepped together; ended ones start anew by themselves.
+
+    A returned array may be reused by the next call: copy what must outlive it.
+    """
+
+    spec: EnvSpec
+    num_envs: int
+
+    def reset(self, seed: int | None = None) -> NDArray[Any]:
+        """Start every environment anew, seeded from ``seed``; returns observations [B, ...]."""
+
+    def step(self, actions: NDArray[Any]) -> VecStep:
+        """Step every environment with ``actions`` [B, ...]."""
+
+    def render(self) -> NDArray[np.uint8]:
+        """The first environment as an RGB picture [H, W, 3]; needs ``make_vec(..., render=True)``."""
+
+    def close(self) -> None:
+        """Free what the environments hold. Calling it twice is harmless."""
