@@ -43,7 +43,7 @@ class Fragment:
     final_index: NDArray[np.int64]  # [K, 2] (t, b) of ended episodes, sorted by t then b
     final_obs: NDArray[Any]  # [K, *frame_shape] their true last observation (newest frame)
     last_obs: NDArray[Any]  # [B, *observation_shape] the whole observation after the last step, for bootstrapping
-    extras: dict[str, NDArray[Any]] = field(default_factory=dict)  # [T, B, ...] what the policy wants kept (logp, value)
+    extras: dict[str, NDArray[Any]] = field(default_factory=dict)  # [T, B, ...] what the policy wants kept
 
     @property
     def steps(self) -> int:
@@ -57,8 +57,13 @@ class Policy(Protocol):
     def load(self, weights: Weights) -> None:
         """Take new weights; they are copied, names and shapes must match exactly."""
 
-    def act(self, obs: NDArray[Any], step: int, rng: np.random.Generator) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-        """Exploring actions [B, ...] for ``obs`` [B, ...] and the extras [B, ...] to keep; ``step`` is the global agent step."""
+    def act(
+        self, obs: NDArray[Any], step: int, rng: np.random.Generator
+    ) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+        """Exploring actions [B, ...] for ``obs`` [B, ...], and the extras [B, ...] that the fragment shall keep.
+
+        ``step`` is the run's global count of agent steps, for schedules such as epsilon.
+        """
 
     def act_greedy(self, obs: NDArray[Any]) -> NDArray[Any]:
         """The policy's best actions [B, ...], for evaluation."""
@@ -70,8 +75,8 @@ class Learner(Protocol):
     def learn(self, fragment: Fragment) -> Metrics:
         """Take in ``fragment``, do the updates that are due, and say what happened.
 
-        Always in the result: ``updates`` (gradient steps done by this call). Others by the fixed tags of `docs/metrics.md`,
-        such as ``loss``, ``q_mean``, ``replay_fill`` (0 to 1), ``epsilon``, ``lr``.
+        Always in the result: ``updates`` (gradient steps done by this call). Others by the fixed tags of
+        `docs/metrics.md`, such as ``loss``, ``q_mean``, ``replay_fill`` (0 to 1), ``epsilon``, ``lr``.
         """
 
     def weights(self) -> Weights:

@@ -15,8 +15,8 @@ class EnvSpec:
     """The spaces of ONE environment, as networks and replay need them.
 
     With ``frame_stack > 1`` axis 0 of an observation holds that many frames, oldest first, newest last; the
-    frames before the start of an episode are ``pad``: ``"zero"`` or ``"repeat"`` (the episode's first frame). Whoever stores
-    observations then keeps the newest frame only and rebuilds the stack.
+    frames before the start of an episode are ``pad``: ``"zero"`` or ``"repeat"`` (the episode's first frame).
+    Whoever stores observations then keeps the newest frame only and rebuilds the stack.
     """
 
     id: str
@@ -48,7 +48,7 @@ class VecStep:
     terminated: NDArray[np.bool_]  # [B]
     truncated: NDArray[np.bool_]  # [B]
     valid: NDArray[np.bool_]  # [B]
-    final_index: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # [K], which of the B ended
+    final_index: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # [K] which ended
     final_obs: NDArray[Any] | None = None  # [K, ...] in the order of final_index; None when K == 0
 
 
