@@ -1,0 +1,76 @@
+"""Fixtures of all tests. No test may leave a process, shared memory or a resource behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+import rlray
+from tests import support
+
+
+def _leftovers(shm_before: set[str]) -> list[str]:
+    """Children of this process and new files in /dev/shm. Python's own resource tracker lives as long as we do."""
+    found = [f"process {child.pid} {child.command}" for child in support.children(os.getpid()) if child.stat()]
+    found = [line for line in found if "multiprocessing.resource_tracker" not in line]
+    return found + [f"/dev/shm/{name}" for name in support.shared_memory() - shm_before]
+
+
+def _assert_nothing_left(shm_before: set[str], who: str) -> None:
+    support.wait_until(lambda: not _leftovers(shm_before), 2.0)
+    left = _leftovers(shm_before)
+    assert not left, f"{who} left behind: {left}"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _module_leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After a module, and after its `cluster` was shut down, nothing of it is left."""
+    if not os.path.isdir("/proc/self"):
+        yield
+        return
+    before = support.shared_memory()
+    yield
+    assert not rlray.is_initialized(), f"{request.node.name} left the runtime running"
+    _assert_nothing_left(before, request.node.name)
+
+
+@pytest.fixture(autouse=True)
+def _test_leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After a test either the runtime still runs and every CPU and GPU is free again, or nothing of it is left."""
+    if not os.path.isdir("/proc/self"):
+        yield
+        return
+    before = support.shared_memory()
+    yield
+    if not rlray.is_initialized():
+        _assert_nothing_left(before, request.node.name)
+        return
+
+    def busy() -> dict[str, tuple[float, float]]:
+        free = rlray.available_resources()
+        total = {name: amount for name, amount in rlray.cluster_resources().items() if "memory" not in name}
+        return {
+            name: (free.get(name, 0.0), amount)
+            for name, amount in total.items()
+            if abs(free.get(name, 0.0) - amount) > 1e-6
+        }
+
+    support.wait_until(lambda: not busy(), 5.0)
+    assert not busy(), f"{request.node.name} left resources taken, (free, total): {busy()}"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A runtime with four CPUs and the custom resource ``special`` (2), shared by the tests of a module."""
+    rlray.init(num_cpus=4, resources={"special": 2})
+    yield
+    rlray.shutdown()
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """Whatever runtime the test starts is shut down after it."""
+    yield
+    rlray.shutdown()
