@@ -1,0 +1,216 @@
+"""What a run can be told, key by key. The text under each field is what `docs/config.md` says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from rlray.config.errors import ConfigError, KeyPath, Origins, Problem
+from rlray.config.explain import Sections, problems_of
+
+
+def _whole(value: Any) -> Any:
+    """``1e6`` is a float to YAML, and a whole number to whoever writes it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[Whole, Field(ge=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """Common to all parts: no unknown keys, no silent conversions, no changes once made."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
+    )
+
+
+class SimulatorsConfig(Section):
+    """The actors that step environments."""
+
+    count: Count = 1
+    """How many simulator actors run side by side."""
+    envs: Count = 8
+    """How many environments each simulator steps together."""
+    fragment_length: Count = 8
+    """How many steps of every environment make one fragment, the unit that goes to the learner."""
+    num_cpus: Finite = Field(default=1.0, ge=0)
+    """CPUs that each simulator asks for."""
+
+
+class LearnerConfig(Section):
+    """The actor that learns."""
+
+    num_cpus: Finite = Field(default=1.0, ge=0)
+    """CPUs that the learner asks for; its threads follow from them."""
+    num_gpus: Literal["auto"] | Annotated[Finite, Field(ge=0)] = "auto"
+    """GPUs that the learner asks for; `auto` is one if the machine has one."""
+
+
+class StopConfig(Section):
+    """When the run ends: at whichever comes first."""
+
+    steps: Count
+    """Agent steps, over all simulators."""
+    minutes: Finite | None = Field(default=None, gt=0)
+    """Minutes of wall-clock time since the start; null is no limit."""
+    eval_return: Finite | None = None
+    """The mean return of one evaluation that is good enough; null never ends the run."""
+
+
+class EvalConfig(Section):
+    """Greedy episodes, played by an actor of its own."""
+
+    every: Count | None = 25_000
+    """Agent steps between evaluations; null evaluates at the end only."""
+    episodes: Count = 10
+    """Episodes in each evaluation on the way."""
+    final_episodes: Whole = Field(default=20, ge=0)
+    """Episodes of the evaluation after training; 0 leaves it out."""
+
+
+class CheckpointConfig(Section):
+    """What a run can go on from."""
+
+    every: Count | None = 50_000
+    """Agent steps between checkpoints; null writes one at the end only."""
+    keep: Count = 2
+    """How many of the newest checkpoints stay."""
+
+
+class EngineConfig(Section):
+    """What the actors run on."""
+
+    kind: Literal["local"] = "local"
+    """`local`: processes of this machine."""
+    num_cpus: Count | None = None
+    """CPUs to plan with; null is all that this process may use."""
+
+
+class _NotGiven(BaseModel):
+    """Stands for hyperparameters until the algorithm's own settings take its place."""
+
+
+_NOT_GIVEN = _NotGiven()
+
+
+class RunConfig(Section):
+    """One training run, whole: equal configurations make equal runs (`mode: sync`)."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """What run folders are called after; the file's name without its ending if not given."""
+    seed: Whole = Field(default=1, ge=0, lt=2**63)
+    """Every random number of the run comes from it."""
+    mode: Literal["async", "sync"] = "async"
+    """`async` is fast; `sync` is deterministic: the same seed gives the same bits."""
+    env: str = Field(min_length=1)
+    """A gymnasium id (`ALE/Pong-v5`), `rlray/Pong-v0`, `package.module:Class`, or a registered name."""
+    env_settings: dict[str, JsonValue] = Field(default_factory=dict)
+    """Keyword arguments for the environment."""
+    algo: str
+    """A bundled algorithm (`dqn`), or `package.module:ATTRIBUTE`."""
+    hyperparameters: SerializeAsAny[BaseModel] = _NOT_GIVEN
+    """The algorithm's settings; its own page says what they are."""
+    simulators: SimulatorsConfig = SimulatorsConfig()
+    learner: LearnerConfig = LearnerConfig()
+    stop: StopConfig
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    engine: EngineConfig = EngineConfig()
+    run_dir: str = Field(default="runs", min_length=1)
+    """The folder in which run folders are made."""
+
+    _origins: Origins = PrivateAttr(default_factory=Origins)
+
+    @classmethod
+    def from_dict(
+        cls, values: Mapping[str, Any], origins: Origins | None = None, known_problems: Iterable[Problem] = ()
+    ) -> RunConfig:
+        """The configuration that nested mappings describe; what is left out takes its default.
+
+        Args:
+            values: as a YAML file has them. ``hyperparameters`` may also be an instance of the algorithm's settings.
+            origins: where the values were written, for the messages.
+            known_problems: found before; they are raised together with those found here.
+
+        Raises:
+            ConfigError: with every problem at once.
+        """
+        if not isinstance(values, Mapping):
+            raise TypeError(f"a configuration must be a mapping of keys to values, got {type(values).__name__}")
+        origins = origins or Origins()
+        problems = list(known_problems)
+        try:
+            config = cls.model_validate(dict(values))
+        except ValidationError as error:
+            settings = _settings_of(values.get("algo"))
+            sections: Sections = {("hyperparameters",): settings} if settings else {}
+            raise ConfigError([*problems, *problems_of(error, cls, values, origins, sections)]) from None
+        if problems:
+            raise ConfigError(problems)
+        config._origins = origins
+        return config
+
+    def error(self, key: str, message: str) -> ConfigError:
+        """An error about the value of ``key`` (dotted), which says where that was written. For checks made later.
+
+        Example::
+
+            raise config.error("env", "unknown environment 'Pnog'") from error
+        """
+        path: KeyPath = tuple(key.split("."))
+        return ConfigError([Problem(message, self._origins.of(path))])
+
+    @field_validator("algo")
+    @classmethod
+    def _check_algorithm(cls, name: str) -> str:
+        from rlray.algos.registry import get_algorithm
+
+        try:
+            get_algorithm(name)
+        except TypeError as error:  # pydantic takes a ValueError for a finding, a TypeError for a fault of ours
+            raise ValueError(str(error)) from error
+        return name
+
+    @field_validator("hyperparameters", mode="before")
+    @classmethod
+    def _check_hyperparameters(cls, value: Any, info: ValidationInfo) -> Any:
+        settings = _settings_of(info.data.get("algo"))
+        if settings is None:
+            return _NOT_GIVEN  # the algorithm is unknown, which is an error already
+        if isinstance(value, settings):
+            return value
+        return settings.model_validate({} if value is None or value is _NOT_GIVEN else value)
+
+    @field_validator("eval")
+    @classmethod
+    def _check_eval(cls, value: EvalConfig, info: ValidationInfo) -> EvalConfig:
+        stop = info.data.get("stop")
+        if stop is not None and stop.eval_return is not None and value.every is None:
+            raise ValueError("every must be a number of steps, not null, since stop.eval_return waits for evaluations")
+        return value
+
+
+def _settings_of(algo: Any) -> type[BaseModel] | None:
+    """The model of an algorithm's hyperparameters; None if there is no such algorithm."""
+    from rlray.algos.registry import get_algorithm
+
+    try:
+        return get_algorithm(algo).config
+    except (TypeError, ValueError):
+        return None
