@@ -30,6 +30,7 @@ def _whole(value: Any) -> Any:
 Whole = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[Whole, Field(ge=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Amount = Literal["auto"] | Annotated[Finite, Field(ge=0)]
 
 
 class Section(BaseModel):
@@ -49,16 +50,16 @@ class SimulatorsConfig(Section):
     """How many environments each simulator steps together."""
     fragment_length: Count = 8
     """How many steps of every environment make one fragment, the unit that goes to the learner."""
-    num_cpus: Finite = Field(default=1.0, ge=0)
-    """CPUs that each simulator asks for."""
+    num_cpus: Amount = "auto"
+    """CPUs that each simulator asks for; `auto` is one, or a share of half the machine where there are too few."""
 
 
 class LearnerConfig(Section):
     """The actor that learns."""
 
-    num_cpus: Finite = Field(default=1.0, ge=0)
-    """CPUs that the learner asks for; its threads follow from them."""
-    num_gpus: Literal["auto"] | Annotated[Finite, Field(ge=0)] = "auto"
+    num_cpus: Amount = "auto"
+    """CPUs that the learner asks for, and threads that it runs; `auto` is what the simulators leave."""
+    num_gpus: Amount = "auto"
     """GPUs that the learner asks for; `auto` is one if the machine has one."""
 
 
