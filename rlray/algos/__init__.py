@@ -1,0 +1,16 @@
+"""Algorithms: one folder each, and the maths they share. Importing this loads no torch."""
+
+from rlray.algos.registry import algorithm_names, get_algorithm
+from rlray.algos.types import Algorithm, Fragment, Learner, LearnerContext, Metrics, Policy, Weights
+
+__all__ = [
+    "Algorithm",
+    "Fragment",
+    "Learner",
+    "LearnerContext",
+    "Metrics",
+    "Policy",
+    "Weights",
+    "algorithm_names",
+    "get_algorithm",
+]
