@@ -107,9 +107,6 @@ class _NotGiven(BaseModel):
     """Stands for hyperparameters until the algorithm's own settings take its place."""
 
 
-_NOT_GIVEN = _NotGiven()
-
-
 class RunConfig(Section):
     """One training run, whole: equal configurations make equal runs (`mode: sync`)."""
 
@@ -125,7 +122,7 @@ class RunConfig(Section):
     """Keyword arguments for the environment."""
     algo: str
     """A bundled algorithm (`dqn`), or `package.module:ATTRIBUTE`."""
-    hyperparameters: SerializeAsAny[BaseModel] = _NOT_GIVEN
+    hyperparameters: SerializeAsAny[BaseModel] = _NotGiven()
     """The algorithm's settings; its own page says what they are."""
     simulators: SimulatorsConfig = SimulatorsConfig()
     learner: LearnerConfig = LearnerConfig()
@@ -193,10 +190,10 @@ class RunConfig(Section):
     def _check_hyperparameters(cls, value: Any, info: ValidationInfo) -> Any:
         settings = _settings_of(info.data.get("algo"))
         if settings is None:
-            return _NOT_GIVEN  # the algorithm is unknown, which is an error already
+            return _NotGiven()  # the algorithm is unknown, which is an error already
         if isinstance(value, settings):
             return value
-        return settings.model_validate({} if value is None or value is _NOT_GIVEN else value)
+        return settings.model_validate({} if value is None or isinstance(value, _NotGiven) else value)
 
     @field_validator("eval")
     @classmethod

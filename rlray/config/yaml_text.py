@@ -65,6 +65,13 @@ class _Dumper(yaml.emitter.Emitter, yaml.serializer.Serializer, yaml.representer
         return True
 
 
+def _represent_text(dumper: Any, text: str) -> Node:
+    """As SafeRepresenter does, but quoted where PyYAML's plain or single-quoted form would read back otherwise."""
+    quoted = text == "<<" or re.search("[\x85\u2028\u2029]", text)
+    return ScalarNode(_PREFIX + "str", text, style='"' if quoted else None)
+
+
+_Dumper.add_representer(str, _represent_text)
 _Dumper.add_representer(list, lambda dumper, data: dumper.represent_sequence(_PREFIX + "seq", data, flow_style=True))
 
 
@@ -131,7 +138,7 @@ class Parsed:
             if key in built:
                 first = self.places[inner].line
                 self._complain(f"the key {key!r} stands here a second time; first in line {first}", key_node.start_mark)
-            elif key == "<<":
+            elif key == "<<" and key_node.style is None:
                 self._complain("merge keys ('<<') are not supported; write the keys out", key_node.start_mark)
             else:
                 self.places[inner] = self._place(key_node.start_mark)
