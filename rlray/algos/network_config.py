@@ -1,0 +1,104 @@
+"""How a YAML file describes a network. Loads no torch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from rlray.algos.settings import Counts, Positive, Settings
+from rlray.envs.types import EnvSpec
+
+CONV_PRESETS: dict[str, dict[str, tuple[int, ...]]] = {
+    # Mnih et al. 2015, for 84×84 frames
+    "nature": {"filters": (32, 64, 64), "kernels": (8, 4, 3), "strides": (4, 2, 1), "hidden": (512,)},
+    # Mnih et al. 2013 (arXiv 1312.5602), for 84×84 frames: a third of the multiplications
+    "dqn2013": {"filters": (16, 32), "kernels": (8, 4), "strides": (4, 2), "hidden": (256,)},
+    # for 42×42 frames: a quarter of the pixels
+    "small": {"filters": (32, 32, 32), "kernels": (3, 3, 3), "strides": (2, 2, 2), "hidden": (256,)},
+}
+KINDS = ("auto", *CONV_PRESETS, "conv", "mlp")
+
+
+class NetworkConfig(Settings):
+    """A network from observation to outputs. In YAML also just its kind: ``network: nature``.
+
+    Of a preset, single fields can be replaced: ``{kind: nature, hidden: 256, dueling: true}``.
+    """
+
+    kind: str = "auto"
+    """auto, nature, dqn2013, small, conv, mlp, or `package.module:MyNet`, called as `MyNet(spec, outputs)`."""
+    filters: Counts | None = None
+    """Output channels of each convolution."""
+    kernels: Counts | None = None
+    """Side of each convolution's square kernel."""
+    strides: Counts | None = None
+    """Step of each convolution."""
+    hidden: Counts | None = None
+    """Units of each layer between the convolutions (or the input) and the head; of the last one in each stream."""
+    dueling: bool = False
+    """Split the head into a value and an advantage stream (arXiv 1511.06581)."""
+    input_norm: Literal["auto", "per_pixel", "divide", "none"] = "auto"
+    """per_pixel: mean and deviation measured during warm-up; divide: by 255; auto: per_pixel for bytes, else none."""
+    std_floor: Positive | None = None
+    """Least deviation that per_pixel divides by, in units of the input; null is 8 for bytes and 0.01 for floats."""
+    init: Literal["torch", "orthogonal"] = "torch"
+    """First weights: torch's defaults, or orthogonal with gain √2 (0.01 at the output) and no bias."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_kind(cls, value: Any) -> Any:
+        return {"kind": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> NetworkConfig:
+        if self.kind not in KINDS and ":" not in self.kind:
+            raise ValueError(f"network kind {self.kind!r} is none of {', '.join(KINDS)}, nor 'package.module:MyNet'")
+        convolutions = (self.filters, self.kernels, self.strides)
+        if self.kind == "conv" and None in convolutions:
+            raise ValueError("network kind 'conv' needs filters, kernels and strides")
+        if (self.kind == "mlp" or ":" in self.kind) and convolutions != (None, None, None):
+            raise ValueError(f"network kind {self.kind!r} takes no filters, kernels or strides")
+        if ":" in self.kind and (self.hidden is not None or self.dueling or self.init != "torch"):
+            raise ValueError(f"network kind {self.kind!r} takes no hidden, dueling or init: build them into it")
+        full = {**CONV_PRESETS.get(self.kind, {}), **self._given()}
+        lengths = {name: len(full[name]) for name in ("filters", "kernels", "strides") if name in full}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"filters, kernels and strides must be equally many, got {lengths}")
+        return self
+
+    def resolved(self, spec: EnvSpec) -> NetworkConfig:
+        """With ``auto`` decided and presets written out for the observations of ``spec``.
+
+        Raises: ValueError where no bundled network can take such observations.
+        """
+        shape, dtype = spec.observation_space.shape, spec.observation_space.dtype
+        if shape is None or dtype is None or dtype.kind not in "uif" or not shape:
+            raise ValueError(
+                f"networks take arrays of numbers, but the observation space of {spec.id} is "
+                f"{spec.observation_space}: wrap it, for example in gymnasium's FlattenObservation"
+            )
+        bytes_ = dtype.kind == "u" and dtype.itemsize == 1
+        kind = self.kind
+        if kind == "auto":
+            kind = "mlp" if len(shape) != 3 else "nature" if sorted(shape)[1] >= 64 else "small"
+        if (kind == "conv" or kind in CONV_PRESETS) and len(shape) != 3:
+            raise ValueError(f"network kind {kind!r} takes pictures [C, H, W], but {spec.id} observes {list(shape)}")
+        if self.input_norm == "divide" and not bytes_:
+            raise ValueError(f"input_norm 'divide' is for bytes, but {spec.id} observes {dtype}: use per_pixel or none")
+        fields: dict[str, Any] = {
+            "hidden": None if ":" in kind else (256, 256),
+            **CONV_PRESETS.get(kind, {}),
+            **self._given(),
+            "kind": "conv" if kind in CONV_PRESETS else kind,
+            "dueling": self.dueling,
+            "init": self.init,
+            "input_norm": ("per_pixel" if bytes_ else "none") if self.input_norm == "auto" else self.input_norm,
+            "std_floor": self.std_floor or (8.0 if bytes_ else 0.01),
+        }
+        return NetworkConfig(**fields)
+
+    def _given(self) -> dict[str, Any]:
+        """The sizes that were set."""
+        names = ("filters", "kernels", "strides", "hidden")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}

@@ -1,0 +1,235 @@
+"""Networks from observations to outputs, on CPU and GPU alike."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rlray.algos.network_config import NetworkConfig
+from rlray.algos.registry import import_attribute
+from rlray.algos.types import Weights
+from rlray.envs.types import EnvSpec
+
+Precision = Literal["float32", "bfloat16", "auto"]
+
+
+class InputNorm(nn.Module):
+    """Observations of the environment's dtype [B, *observation_shape] as normalised float32.
+
+    Pictures come out as [B, C, H, W] in channels_last memory, which is what convolutions on a CPU want. With
+    ``per_pixel`` each pixel (or number) has a mean and a deviation of its own, the same for all stacked frames; until
+    `fit` was called bytes are divided by 255 and floats left alone. Both travel in the state dict.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    fitted: Tensor
+
+    def __init__(self, spec: EnvSpec, config: NetworkConfig) -> None:
+        super().__init__()
+        shape, dtype = spec.observation_space.shape, spec.observation_space.dtype
+        assert shape is not None
+        self._stack = spec.frame_stack
+        self._channels_at_end = len(shape) == 3 and spec.frame_stack == 1 and shape[-1] <= 4 < shape[0]
+        self._picture = len(shape) == 3
+        self._kind, self._floor = config.input_norm, config.std_floor or 1.0
+        self._unit = 1 / 255 if dtype == np.uint8 else 1.0
+        self.shape = (shape[2], *shape[:2]) if self._channels_at_end else tuple(shape)  # of what comes out, without B
+        if self._kind == "per_pixel":
+            self.register_buffer("scale", torch.full((1, *self.shape), self._unit))
+            self.register_buffer("shift", torch.zeros(1, *self.shape))
+            self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether `fit` is wanted and has not been called, here or where the weights came from."""
+        return self._kind == "per_pixel" and not bool(self.fitted)
+
+    def fit(self, frames: NDArray[Any]) -> None:
+        """Measure mean and deviation of ``frames`` [N, *frame_shape], N >= 1. Sums are taken in double precision."""
+        total = np.zeros(frames.shape[1:])
+        squares = np.zeros(frames.shape[1:])
+        for begin in range(0, len(frames), 256):
+            part = frames[begin : begin + 256].astype(np.float64)
+            total += part.sum(axis=0)
+            squares += (part * part).sum(axis=0)
+        mean = total / len(frames)
+        std = np.maximum(np.sqrt(np.maximum(squares / len(frames) - mean * mean, 0)), self._floor)
+        if self._channels_at_end:
+            mean, std = mean.transpose(2, 0, 1), std.transpose(2, 0, 1)
+        self.scale.copy_(torch.as_tensor(1 / std))
+        self.shift.copy_(torch.as_tensor(-mean / std))
+        self.fitted.fill_(True)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        if self._channels_at_end:
+            obs = obs.permute(0, 3, 1, 2)
+        x = _channels_last_float(obs) if self._picture else obs.to(torch.float32)
+        if self._kind == "none":
+            return x
+        fresh = x if x.dtype != obs.dtype else None  # a conversion made it: write into it
+        if self._kind == "per_pixel":
+            return torch.addcmul(self.shift, x, self.scale, out=fresh)
+        return torch.mul(x, self._unit, out=fresh)
+
+
+class QHead(nn.Module):
+    """Action values [B, A] from features [B, F], through one hidden layer.
+
+    Dueling: the layer is twice as wide, one half leads to V, the other to A, and (arXiv 1511.06581, eq. 9)
+
+        Q(s, a) = V(s) + A(s, a) - mean_a' A(s, a')
+    """
+
+    def __init__(self, features: int, hidden: int, outputs: int, dueling: bool) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(features, hidden * (2 if dueling else 1))
+        self.output = nn.Linear(hidden, outputs)
+        self.value = nn.Linear(hidden, 1) if dueling else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.hidden(x))
+        if self.value is None:
+            return self.output(x)  # type: ignore[no-any-return]
+        for_value, for_advantage = x.chunk(2, dim=1)
+        advantage = self.output(for_advantage)
+        return self.value(for_value) + advantage - advantage.mean(dim=1, keepdim=True)  # type: ignore[no-any-return]
+
+
+class QNetwork(nn.Module):
+    """Action values [B, A] float32 of raw observations: ``input`` normalises, ``body`` does the rest.
+
+    Two networks that share their input need to normalise once only: ``body(input(obs))``.
+    """
+
+    def __init__(self, input: InputNorm, body: nn.Module) -> None:
+        super().__init__()
+        self.input = input
+        self.body = body
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.body(self.input(obs)).float()  # type: ignore[no-any-return]
+
+
+def make_q_network(spec: EnvSpec, config: NetworkConfig, actions: int, seed: int) -> QNetwork:
+    """The network that ``config`` describes; its first weights depend on ``seed`` only.
+
+    A custom network ``package.module:MyNet`` is called as ``MyNet(spec, actions)``, gets normalised float32
+    observations [B, *observation_shape] (pictures [B, C, H, W]) and returns [B, actions].
+
+    Raises:
+        TypeError: the custom network is no ``torch.nn.Module``.
+        ValueError: the network does not fit the observations.
+    """
+    config = config.resolved(spec)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        input = InputNorm(spec, config)
+        network = QNetwork(input, _make_body(spec, config, input.shape, actions))
+        if config.init == "orthogonal":
+            _orthogonal(network.body)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+
+
+def make_trunk(config: NetworkConfig, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
+    """The layers before the last hidden one, from normalised [B, *shape] to [B, F], and F."""
+    layers: list[nn.Module] = []
+    if config.kind == "conv":
+        channels, height, width = shape
+        sizes = (config.filters or (), config.kernels or (), config.strides or ())
+        for filters, kernel, stride in zip(*sizes, strict=True):
+            if min(height, width) < kernel:
+                raise ValueError(
+                    f"network: a {kernel}×{kernel} kernel does not fit the {height}×{width} that is left of the "
+                    f"{shape[1]}×{shape[2]} picture: use fewer or smaller convolutions, for example kind: small"
+                )
+            layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]
+            channels, height, width = filters, (height - kernel) // stride + 1, (width - kernel) // stride + 1
+        features = channels * height * width
+    else:
+        features = math.prod(shape)
+    layers.append(nn.Flatten())
+    for units in (config.hidden or ())[:-1]:
+        layers += [nn.Linear(features, units), nn.ReLU()]
+        features = units
+    return nn.Sequential(*layers), features
+
+
+def _make_body(spec: EnvSpec, config: NetworkConfig, shape: tuple[int, ...], outputs: int) -> nn.Module:
+    if ":" in config.kind:
+        body = import_attribute(config.kind, "network")
+        made = body(spec, outputs) if callable(body) else body
+        if not isinstance(made, nn.Module):
+            raise TypeError(f"network {config.kind!r} must make a torch.nn.Module, but made a {type(made).__name__}")
+        return made
+    trunk, features = make_trunk(config, shape)
+    assert config.hidden is not None
+    return nn.Sequential(trunk, QHead(features, config.hidden[-1], outputs, config.dueling))
+
+
+def _orthogonal(body: nn.Module) -> None:
+    for module in body.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.orthogonal_(module.weight, math.sqrt(2))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for module in body.modules():
+        if isinstance(module, QHead):
+            for layer in filter(None, (module.output, module.value)):
+                nn.init.orthogonal_(layer.weight, 0.01)
+
+
+def _channels_last_float(x: Tensor) -> Tensor:
+    """[B, C, H, W] as float32 in channels_last memory."""
+    if x.device.type != "cpu" or x.dtype != torch.uint8 or x.shape[1] != 4:
+        return x.to(torch.float32, memory_format=torch.channels_last)
+    # Weaving four planes of bytes into words first is three times as fast as torch's own strided conversion.
+    words = x[:, 0].to(torch.int32)
+    for plane in range(1, 4):
+        words.bitwise_or_(x[:, plane].to(torch.int32).bitwise_left_shift_(8 * plane))
+    woven = words.view(torch.uint8).view(*words.shape, 4)  # little-endian, as all machines that torch is built for
+    return woven.to(torch.float32).permute(0, 3, 1, 2)
+
+
+def autocast(device: str, precision: Precision) -> AbstractContextManager[None]:
+    """The context to run networks in: ``auto`` is bfloat16 where ``device`` computes it fast, else float32."""
+    enabled = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device))
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=enabled)
+
+
+def has_fast_bfloat16(device: str) -> bool:
+    """Whether bfloat16 is native: on a GPU since Ampere, on a CPU with AMX or AVX512-BF16."""
+    if device == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # newer versions of torch have them
+    return any(getattr(torch.cpu, check, lambda: False)() for check in checks)
+
+
+def export_weights(module: nn.Module) -> dict[str, NDArray[Any]]:
+    """A copy of its state by name, as contiguous numpy arrays."""
+    return {name: np.array(tensor.cpu().numpy(), order="C") for name, tensor in module.state_dict().items()}
+
+
+def import_weights(module: nn.Module, weights: Weights) -> None:
+    """Copy ``weights``, which may be read-only, into a module on the CPU.
+
+    Raises: ValueError unless names and shapes are exactly the module's own; nothing is changed then.
+    """
+    own = module.state_dict()
+    missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    wrong = [
+        f"{n}: {w.shape} for {tuple(own[n].shape)}" for n, w in weights.items() if n in own and w.shape != own[n].shape
+    ]
+    if missing or unknown or wrong:
+        raise ValueError(
+            f"weights do not fit the network: missing {missing}, unknown {unknown}, wrong shapes {wrong}; "
+            f"make the policy from the same environment and settings as the learner"
+        )
+    for name, tensor in own.items():
+        np.copyto(tensor.numpy(), weights[name])
