@@ -1,0 +1,168 @@
+"""Metrics as TensorBoard and a CSV reader find them in the files."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
+
+from rlray.train.metrics import MetricsWriter, flat
+from rlray.train.run_folder import RunFolder
+from tests.train.test_run_folder import config
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(config(tmp_path))
+
+
+def events(folder: RunFolder) -> EventAccumulator:
+    reader = EventAccumulator(str(folder.events))
+    reader.Reload()
+    return reader
+
+
+def scalars(folder: RunFolder) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) by tag, as TensorBoard shows them."""
+    reader = events(folder)
+    return {tag: [(e.step, e.value) for e in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
+
+
+def table(folder: RunFolder) -> dict[str, list[tuple[int, float]]]:
+    """The same from the table."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    with folder.metrics_file.open(newline="") as file:
+        for row in csv.DictReader(file):
+            step = int(row.pop("step"))
+            assert float(row.pop("time")) > 1.7e9
+            for tag, value in row.items():
+                if value != "":
+                    found.setdefault(tag, []).append((step, float(value)))
+    return found
+
+
+def rounded(found: dict[str, list[tuple[int, float]]]) -> dict[str, list[tuple[int, float]]]:
+    return {tag: [(step, float(np.float32(value))) for step, value in points] for tag, points in found.items()}
+
+
+def test_both_files_hold_what_was_written(folder: RunFolder) -> None:
+    rng = random.Random(0)
+    tags = ["train/return_mean", "eval/return_mean", "learner/loss", "time/steps_per_second", "odd, 'tag'"]
+    expected: dict[str, list[tuple[int, float]]] = {}
+    with MetricsWriter(folder, folder.load_config()) as writer:
+        for step in range(0, 20_000, 100):
+            values = {tag: rng.choice([rng.gauss(0, 9), 1e-30, 0, 3]) for tag in rng.sample(tags, rng.randrange(4))}
+            writer.write(step, values)
+            for tag, value in values.items():
+                expected.setdefault(tag, []).append((step, value))
+    assert table(folder) == expected
+    assert scalars(folder) == rounded(expected)
+
+
+def test_numbers_of_all_kinds(folder: RunFolder) -> None:
+    with MetricsWriter(folder, folder.load_config()) as writer:
+        writer.write(1, {"a": np.float32(0.5), "b": np.int64(3), "c": math.inf, "d": math.nan, "e": np.array(2.0)})
+    found = {tag: points[0][1] for tag, points in table(folder).items()}
+    assert math.isnan(found.pop("d"))
+    assert found == {"a": 0.5, "b": 3.0, "c": math.inf, "e": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("step", "values", "error", "message"),
+    [
+        (-1, {"a": 1.0}, ValueError, "step must not be negative, got -1"),
+        (1, {"a": "high"}, TypeError, "metric 'a' must be a number, got 'high'"),
+        (1, {"a": None}, TypeError, "metric 'a' must be a number, got None"),
+        (1, {"": 1.0}, TypeError, "a metric's tag must be a text"),
+    ],
+)
+def test_what_is_refused(folder: RunFolder, step: int, values: Any, error: type[Exception], message: str) -> None:
+    with MetricsWriter(folder, folder.load_config()) as writer:
+        with pytest.raises(error, match=message):
+            writer.write(step, values)
+        writer.write(0, {})
+    assert table(folder) == scalars(folder) == {}
+
+
+def test_hyperparameters_are_written_once(folder: RunFolder) -> None:
+    MetricsWriter(folder, folder.load_config()).close()
+    MetricsWriter(folder, folder.load_config(), resume_step=5).close()
+    content = events(folder).PluginTagToContent("hparams")
+    assert sorted(content) == ["_hparams_/experiment", "_hparams_/session_start_info"]
+    data = plugin_data_pb2.HParamsPluginData.FromString(content["_hparams_/session_start_info"])
+    shown = data.session_start_info.hparams
+    assert shown["hyperparameters.learning_rate"].number_value == 1e-3
+    assert shown["hyperparameters.network.hidden"].string_value == "[64, 64]"
+    assert shown["stop.minutes"].string_value == "None"
+    assert shown["env"].string_value == "CartPole-v1"
+    experiment = plugin_data_pb2.HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment
+    assert [metric.name.tag for metric in experiment.metric_infos] == ["eval/return_mean", "train/return_mean"]
+    assert len(list(folder.events.iterdir())) == 2
+
+
+def test_a_resumed_run_withdraws_what_came_after_its_checkpoint(folder: RunFolder) -> None:
+    with MetricsWriter(folder, folder.load_config()) as writer:
+        for step in (0, 100, 200, 300):
+            writer.write(step, {"a": step, "b": -step})
+    with MetricsWriter(folder, folder.load_config(), resume_step=200) as writer:
+        writer.write(250, {"a": 7, "c": 1})
+    expected = {"a": [(0, 0), (100, 100), (200, 200), (250, 7)], "b": [(0, 0), (100, -100), (200, -200)]}
+    assert table(folder) == scalars(folder) == {**expected, "c": [(250, 1)]}
+
+
+WRITER = """
+import itertools, sys
+from rlray.train.metrics import MetricsWriter
+from rlray.train.run_folder import RunFolder
+folder = RunFolder.open(sys.argv[1])
+writer = MetricsWriter(folder, folder.load_config())
+for step in itertools.count():
+    writer.write(step, {"a": step, f"tag/{step // 7}": 0.1})
+    print(step, flush=True)
+"""
+
+
+def test_a_killed_run_loses_nothing(folder: RunFolder) -> None:
+    for _ in range(3):
+        for old in folder.events.iterdir():
+            old.unlink()
+        folder.metrics_file.unlink(missing_ok=True)
+        command = [sys.executable, "-c", WRITER, str(folder.path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+            assert run.stdout is not None
+            last = max(int(run.stdout.readline()) for _ in range(50))
+            run.send_signal(signal.SIGKILL)
+            last = max([last, *map(int, run.stdout.read().split())])
+        for found in (scalars(folder)["a"], table(folder)["a"]):
+            assert found[: last + 1] == [(step, step) for step in range(last + 1)]
+
+
+def test_half_a_row_is_dropped(folder: RunFolder) -> None:
+    with MetricsWriter(folder, folder.load_config()) as writer:
+        writer.write(1, {"a": 1, "b": 1})
+        writer.write(2, {"a": 2, "b": 2})
+    os.truncate(folder.metrics_file, folder.metrics_file.stat().st_size - 3)
+    with MetricsWriter(folder, folder.load_config(), resume_step=2) as writer:
+        writer.write(3, {"a": 3})
+    assert table(folder) == {"a": [(1, 1), (3, 3)], "b": [(1, 1)]}
+
+
+def test_flat() -> None:
+    nested = {"a": 1, "b": {"c": True, "d": {"e": [1, 2]}}, "f": None, "g": "x", "h": {}}
+    assert dict(flat(nested)) == {"a": 1, "b.c": True, "b.d.e": "[1, 2]", "f": "None", "g": "x"}
+
+
+def test_the_driver_needs_no_torch_for_it() -> None:
+    code = "import sys, rlray.train.metrics; assert not {'torch', 'tensorflow'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
