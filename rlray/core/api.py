@@ -1,0 +1,297 @@
+"""The functions a program calls: Ray's names and meanings."""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlray.core import engine as engines
+from rlray.core.engine import Context, Engine
+from rlray.core.refs import ObjectRef
+from rlray.core.remote import ActorClass, ActorHandle, RemoteFunction
+
+_init_lock = threading.Lock()
+
+
+def init(
+    *,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: Mapping[str, float] | None = None,
+    object_store_memory: int | None = None,
+    namespace: str | None = None,
+    ignore_reinit_error: bool = False,
+    log_to_driver: bool = True,
+    log_dir: str | os.PathLike[str] | None = None,
+    preload: Sequence[str] = (),
+) -> Context:
+    """Start the runtime on this machine; returns when it is ready.
+
+    Guarantees: when this process ends, by whatever signal, every process and all memory of the runtime is gone within
+    two seconds.
+
+    Args:
+        num_cpus: How many CPUs tasks may take together; all of the machine's by default. It may be more than the
+            machine has.
+        num_gpus: How many GPUs; those that CUDA may use by default.
+        resources: Amounts of further resources by name, for tasks and actors that ask for them.
+        object_store_memory: Bytes of shared memory at most; 30 % of the machine's by default. Taken only as used.
+        namespace: Where named actors live if nothing else is said; one of its own by default.
+        ignore_reinit_error: Do nothing if the runtime is up, instead of raising.
+        log_to_driver: Print what workers print, prefixed ``(name pid=...)``.
+        log_dir: Where the workers' full logs go; by default they are removed at the end.
+        preload: Modules that every worker needs, imported once before the first worker is forked.
+
+    Raises:
+        RuntimeError: The runtime is up already.
+        RaySystemError: Its processes did not start; the message has their last words.
+    """
+    with _init_lock:
+        if engines.running():
+            if ignore_reinit_error:
+                return engines.current().context()
+            raise RuntimeError(
+                "rlray.init() was called before; call rlray.shutdown() first, or pass ignore_reinit_error=True"
+            )
+        from rlray.core.local.launch import start
+
+        engine = start(
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            resources=resources,
+            object_store_memory=object_store_memory,
+            namespace=namespace,
+            log_to_driver=log_to_driver,
+            log_dir=log_dir,
+            preload=preload,
+        )
+        engines.set_current(engine)
+        atexit.register(shutdown)
+        return engine.context()
+
+
+def ensure_running() -> Engine:
+    """The engine of this process, started with defaults if there is none, as Ray does at the first remote call."""
+    if not engines.running():
+        init(ignore_reinit_error=True)
+    return engines.current()
+
+
+def shutdown() -> None:
+    """End every process of the runtime and free all memory. Calling it again is harmless."""
+    if engines.running():
+        engine = engines.current()
+        engines.set_current(None)
+        engine.shutdown()
+    atexit.unregister(shutdown)
+
+
+def is_initialized() -> bool:
+    """Whether the runtime is up in this process."""
+    return engines.running()
+
+
+def remote(*args: Any, **options: Any) -> Any:
+    """Make a function a task, or a class an actor: ``@remote`` or ``@remote(num_cpus=2, ...)``.
+
+    Raises: TypeError for something that is neither, or for an unknown option (the message lists the valid ones);
+    ValueError for a wrong value of an option.
+    """
+    if len(args) == 1 and not options and callable(args[0]):
+        return _make_remote(args[0], {})
+    if args or not options:
+        raise TypeError(
+            "@remote takes a function or class and nothing else, or keyword options: @remote or @remote(num_cpus=2)"
+        )
+    return lambda target: _make_remote(target, options)
+
+
+def _make_remote(target: Any, options: Mapping[str, Any]) -> RemoteFunction | ActorClass:
+    if inspect.isclass(target):
+        return ActorClass(target, options)
+    if inspect.isfunction(target) or inspect.isbuiltin(target):
+        return RemoteFunction(target, options)
+    raise TypeError(f"@remote takes a function or a class, got {target!r}")
+
+
+def get(refs: ObjectRef | Sequence[ObjectRef], *, timeout: float | None = None) -> Any:
+    """The value of a reference, or the list of values of a list of references.
+
+    Guarantees: arrays of more than 100 KB are views of shared memory, not copies, and read-only; they stay valid as
+    long as they are referenced. While a task waits here, its CPU is lent to others.
+
+    Raises: the error of the first task that failed (an instance of the original's class and of RayTaskError);
+    GetTimeoutError after ``timeout`` seconds, saying what is missing; TypeError for anything but references.
+    """
+    if isinstance(refs, ObjectRef):
+        return ensure_running().get([refs], timeout)[0]
+    return ensure_running().get(_reference_list(refs, "get"), timeout)
+
+
+def put(value: Any) -> ObjectRef:
+    """Store a value once, for any number of readers; returns its reference.
+
+    Raises: TypeError for a reference (it would be a reference to a reference) or something that cannot be pickled;
+    ObjectStoreFullError if there is no room.
+    """
+    if isinstance(value, ObjectRef):
+        raise TypeError("put() takes a value, got a reference; pass the reference itself on, or put([ref])")
+    return ensure_running().put(value)
+
+
+def wait(
+    refs: Sequence[ObjectRef], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[ObjectRef], list[ObjectRef]]:
+    """Wait until ``num_returns`` of ``refs`` have a value or an error, or ``timeout`` seconds have passed.
+
+    Returns (ready, rest), both in the order of ``refs``; ready has at most ``num_returns``. ``fetch_local`` is
+    Ray's; on one machine everything is local.
+
+    Raises: TypeError for anything but a list of references; ValueError for duplicates, an empty list, or a
+    ``num_returns`` that is not between 1 and their number.
+    """
+    checked = _reference_list(refs, "wait")
+    if len(set(checked)) != len(checked):
+        raise ValueError("wait() got the same reference more than once; pass each once")
+    if not 1 <= num_returns <= len(checked):
+        raise ValueError(f"num_returns must be between 1 and the {len(checked)} references given, got {num_returns!r}")
+    if timeout is not None and timeout < 0:
+        raise ValueError(f"timeout must not be negative, got {timeout!r}")
+    return ensure_running().wait(checked, num_returns, timeout)
+
+
+def _reference_list(refs: Any, what: str) -> list[ObjectRef]:
+    if not isinstance(refs, list | tuple):
+        raise TypeError(f"{what}() takes a reference or a list of references, got {type(refs).__name__}")
+    for ref in refs:
+        if not isinstance(ref, ObjectRef):
+            raise TypeError(f"{what}() takes references, got a {type(ref).__name__} among them: {ref!r}")
+    return list(refs)
+
+
+def cancel(ref: ObjectRef, *, force: bool = False, recursive: bool = True) -> None:
+    """Stop the task behind ``ref`` if it has not finished; `get` then raises TaskCancelledError.
+
+    A waiting task never starts. A running one gets a KeyboardInterrupt; with ``force`` its process is killed. With
+    ``recursive`` the tasks it has submitted are cancelled too.
+
+    Raises: TypeError for anything but a reference; ValueError for ``force`` on an actor's method.
+    """
+    if not isinstance(ref, ObjectRef):
+        raise TypeError(f"cancel() takes a reference, got {ref!r}; to end an actor use kill()")
+    ensure_running().cancel(ref, force, recursive)
+
+
+def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
+    """End an actor's process at once; calls under way raise RayActorError. With ``no_restart=False`` it may restart."""
+    if not isinstance(actor, ActorHandle):
+        raise TypeError(f"kill() takes an actor handle, got {actor!r}; to stop a task use cancel()")
+    ensure_running().kill(actor._life, no_restart)
+
+
+def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
+    """A handle to the living actor of that name. Raises ValueError if there is none."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"get_actor() takes the name of an actor, got {name!r}")
+    life, info = ensure_running().find_actor(name, namespace)
+    return ActorHandle(life, info.class_name, info.methods, 0)
+
+
+def cluster_resources() -> dict[str, float]:
+    """Amounts by name that the runtime has in all."""
+    return ensure_running().resources()[0]
+
+
+def available_resources() -> dict[str, float]:
+    """Amounts by name that are free now."""
+    return ensure_running().resources()[1]
+
+
+def get_gpu_ids() -> list[str]:
+    """The ids of the GPUs that the calling task or actor was given, as CUDA_VISIBLE_DEVICES has them."""
+    return list(ensure_running().context().gpu_ids)
+
+
+class RuntimeContext:
+    """Where the calling code runs. Ids are hex strings, None where they do not apply."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def get_job_id(self) -> str:
+        """The run."""
+        return self._context.job_id
+
+    def get_node_id(self) -> str:
+        """The machine."""
+        return self._context.node_id
+
+    def get_worker_id(self) -> str:
+        """The process."""
+        return self._context.worker_id
+
+    def get_task_id(self) -> str | None:
+        """The running task or method call."""
+        return self._context.task_id
+
+    def get_task_name(self) -> str | None:
+        """The running task's name."""
+        return self._context.task_name
+
+    def get_actor_id(self) -> str | None:
+        """The actor that this process is."""
+        return self._context.actor_id
+
+    def get_actor_name(self) -> str | None:
+        """The name that actor was given."""
+        return self._context.actor_name
+
+    def get_assigned_resources(self) -> dict[str, float]:
+        """What the running task or actor was given."""
+        return dict(self._context.resources)
+
+    def get_accelerator_ids(self) -> dict[str, list[str]]:
+        """Ids of assigned accelerators by kind."""
+        return {"GPU": list(self._context.gpu_ids)}
+
+    @property
+    def namespace(self) -> str:
+        """Where named actors are looked for."""
+        return self._context.namespace
+
+    @property
+    def was_current_actor_reconstructed(self) -> bool:
+        """Whether this actor has been restarted."""
+        return self._context.was_restarted
+
+
+def get_runtime_context() -> RuntimeContext:
+    """Where the calling code runs."""
+    return RuntimeContext(ensure_running().context())
+
+
+__all__ = [
+    "ActorClass",
+    "ActorHandle",
+    "ObjectRef",
+    "RemoteFunction",
+    "RuntimeContext",
+    "available_resources",
+    "cancel",
+    "cluster_resources",
+    "get",
+    "get_actor",
+    "get_gpu_ids",
+    "get_runtime_context",
+    "init",
+    "is_initialized",
+    "kill",
+    "put",
+    "remote",
+    "shutdown",
+    "wait",
+]

@@ -1,0 +1,179 @@
+"""What rlray raises. Names and meanings are Ray's.
+
+RayError
+├── RayTaskError                     a task or method raised; also an instance of the user's own exception class
+├── TaskCancelledError               the task was cancelled
+├── GetTimeoutError (TimeoutError)   ``get`` ran out of time
+├── WorkerCrashedError               the process that ran the task died
+├── RayActorError                    the actor cannot answer
+│   ├── ActorDiedError               ... and never will
+│   └── ActorUnavailableError        ... at this moment: it is being restarted
+├── TaskUnschedulableError           this machine can never run the task
+├── ActorUnschedulableError          this machine can never hold the actor
+├── ObjectLostError                  the value is gone
+│   └── OwnerDiedError               ... with the process that owned it
+├── ObjectStoreFullError             no memory left for a value
+└── RaySystemError                   the runtime itself failed
+    └── RayChannelError              a process of the runtime went away
+"""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+__all__ = [
+    "ActorDiedError",
+    "ActorUnavailableError",
+    "ActorUnschedulableError",
+    "GetTimeoutError",
+    "ObjectLostError",
+    "ObjectStoreFullError",
+    "OwnerDiedError",
+    "RayActorError",
+    "RayChannelError",
+    "RayError",
+    "RaySystemError",
+    "RayTaskError",
+    "TaskCancelledError",
+    "TaskUnschedulableError",
+    "WorkerCrashedError",
+]
+
+
+class RayError(Exception):
+    """Everything that rlray raises about remote work derives from this class."""
+
+
+class TaskCancelledError(RayError):
+    """The task was cancelled before it finished."""
+
+    def __init__(self, message: str = "the task was cancelled") -> None:
+        super().__init__(message)
+
+
+class GetTimeoutError(RayError, TimeoutError):
+    """``get(..., timeout=seconds)`` ran out of time; the message says what it was waiting for."""
+
+
+class WorkerCrashedError(RayError):
+    """The worker process died while it ran the task; the message names the signal or exit code."""
+
+    def __init__(self, message: str = "the worker process died while it ran the task") -> None:
+        super().__init__(message)
+
+
+class RayActorError(RayError):
+    """The actor cannot answer this call."""
+
+    def __init__(self, message: str = "the actor cannot answer") -> None:
+        super().__init__(message)
+
+
+class ActorDiedError(RayActorError):
+    """The actor is dead and will not come back. If its constructor raised, that error is the ``__cause__``."""
+
+    def __init__(self, message: str = "the actor is dead", cause: BaseException | None = None) -> None:
+        super().__init__(message)
+        self.__cause__ = cause
+
+    def __reduce__(self) -> tuple[type[ActorDiedError], tuple[str, BaseException | None]]:
+        return ActorDiedError, (str(self), self.__cause__)
+
+
+class ActorUnavailableError(RayActorError):
+    """The actor's process died during this call and is being restarted; later calls may succeed."""
+
+
+class TaskUnschedulableError(RayError):
+    """The task asks for more than this machine has in all."""
+
+
+class ActorUnschedulableError(RayError):
+    """The actor asks for more than this machine has in all."""
+
+
+class ObjectLostError(RayError):
+    """The value behind a reference no longer exists."""
+
+
+class OwnerDiedError(ObjectLostError):
+    """The process that owned the value died, and the value with it."""
+
+
+class ObjectStoreFullError(RayError):
+    """No room for a value in the object store; the message says how large the store and the value are."""
+
+
+class RaySystemError(RayError):
+    """The runtime itself failed."""
+
+
+class RayChannelError(RaySystemError):
+    """A process of the runtime went away, so that nothing more can be asked of it."""
+
+
+class RayTaskError(RayError):
+    """A task or an actor method raised.
+
+    What ``get`` raises is an instance of this class AND of the class of the original exception, so that
+    ``except ValueError`` works across processes. ``cause`` is the original exception, ``traceback_str`` the remote
+    traceback as text; both are also reachable as ``__cause__``.
+    """
+
+    def __init__(self, function_name: str, traceback_str: str, cause: BaseException, where: str = "") -> None:
+        super().__init__(function_name, traceback_str, cause, where)
+        self.function_name = function_name
+        self.traceback_str = traceback_str
+        self.cause = cause
+        self.where = where  # "pid=..., actor ..." of the process that ran it
+
+    def __str__(self) -> str:
+        return f"{self.function_name} raised in another process ({self.where})\n{self.traceback_str.rstrip()}"
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return RayTaskError, (self.function_name, self.traceback_str, self.cause, self.where)
+
+    def as_instanceof_cause(self) -> RayTaskError:
+        """This error as an instance of the original's class too; itself where Python does not allow such a class."""
+        cause = self.cause
+        if isinstance(cause, RayTaskError):  # an error that came through several tasks keeps its first class
+            return cause.as_instanceof_cause()
+        error: RayTaskError = self
+        if isinstance(cause, Exception):
+            with contextlib.suppress(TypeError):  # layout conflict or a final class
+                error = _dual_class(type(cause))(self.function_name, self.traceback_str, cause, self.where)
+        error.__cause__ = cause
+        return error
+
+
+def _dual_class(cause_class: type[Exception]) -> type[RayTaskError]:
+    """A class that is both ``RayTaskError`` and ``cause_class``, showing the attributes of the original."""
+
+    class Dual(RayTaskError, cause_class):  # type: ignore[misc, valid-type]
+        def __init__(self, function_name: str, traceback_str: str, cause: Exception, where: str) -> None:
+            # Not super().__init__: the user's constructor may want other arguments.
+            self.function_name, self.traceback_str, self.cause, self.where = function_name, traceback_str, cause, where
+            self.args = cause.args
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__") or "cause" not in self.__dict__:
+                raise AttributeError(name)
+            return getattr(self.__dict__["cause"], name)
+
+        __str__ = RayTaskError.__str__
+        __reduce__ = RayTaskError.__reduce__
+
+    Dual.__name__ = Dual.__qualname__ = f"RayTaskError({cause_class.__name__})"
+    return Dual
+
+
+def task_error(function_name: str, error: BaseException, where: str) -> RayTaskError:
+    """Wrap what user code raised, with its traceback as text; frames of the runtime itself are left out."""
+    tb = error.__traceback__
+    while tb is not None and "/rlray/core/" in tb.tb_frame.f_code.co_filename.replace("\\", "/"):
+        tb = tb.tb_next
+    text = "".join(traceback.format_exception(type(error), error, tb or error.__traceback__))
+    return RayTaskError(function_name, text, error, where)

@@ -1,0 +1,154 @@
+"""Starting and ending the processes of a run, from the driver."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from rlray.core.exceptions import RaySystemError
+from rlray.core.local.client import Client
+from rlray.core.local.logs import LogPrinter
+from rlray.core.local.store import PAGE, create_file, default_capacity
+from rlray.core.local.worker import THREAD_VARIABLES
+from rlray.core.local.zygote import DRIVER, RunSettings
+from rlray.core.resources import count_cpus, gpu_names, shape
+
+_START_TIMEOUT = 60.0  # seconds
+_STOP_TIMEOUT = 5.0
+_PRELOAD = ("cloudpickle", "numpy", "rlray.core.local.worker")
+_BOOT = "import sys; sys.path.insert(0, {root!r}); from rlray.core.local.zygote import main; main({lifeline}, {node})"
+
+
+class Driver(Client):
+    """The driver's half of the engine, which also starts and ends all processes."""
+
+    def __init__(self, settings: RunSettings) -> None:
+        self._zygote, self._lifeline, node = _start_zygote(settings)
+        super().__init__(settings, DRIVER, node)
+        self._printer: LogPrinter | None = None
+        self._owner_pid = os.getpid()
+        try:
+            ready = self.loop.run_until(
+                lambda: self.log_key is not None or self._broken is not None, timeout=_START_TIMEOUT
+            )
+            if not ready or self.log_key is None:
+                raise RaySystemError(f"the runtime did not start: {_tail(settings) or 'no word from its processes'}")
+        except BaseException:
+            self.shutdown()
+            raise
+        if settings.log_to_driver:
+            self._printer = LogPrinter(f"ipc://{settings.directory}/logs.sock", self.log_key)
+        self.loop.start_background()
+
+    def shutdown(self) -> None:
+        if (
+            self._zygote.returncode is not None or os.getpid() != self._owner_pid
+        ):  # done, or a forked copy of the driver
+            return
+        if self._broken is None:
+            self.tell_node(("stop",))
+            if self._printer is not None:
+                self._printer.close(_STOP_TIMEOUT)
+        super().shutdown()
+        self._lifeline.close()  # the zygote's sign to end everything, if the node has not told it yet
+        try:
+            self._zygote.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._zygote.send_signal(signal.SIGKILL)  # its children follow
+            self._zygote.wait()
+        os.close(self.settings.store_fd)
+        shutil.rmtree(self.settings.directory, ignore_errors=True)
+
+
+def start(
+    *,
+    num_cpus: float | None,
+    num_gpus: float | None,
+    resources: Mapping[str, float] | None,
+    object_store_memory: int | None,
+    namespace: str | None,
+    log_to_driver: bool,
+    log_dir: str | os.PathLike[str] | None,
+    preload: Sequence[str],
+) -> Driver:
+    """Start the processes of a run; returns when they are there."""
+    gpus = gpu_names()
+    count = len(gpus) if num_gpus is None else int(num_gpus)
+    gpus = (gpus + [str(i) for i in range(len(gpus), count)])[:count]
+    cpus = count_cpus() if num_cpus is None else num_cpus
+    total = shape({"CPU": cpus, "GPU": count, **(resources or {})})
+    capacity = (object_store_memory or default_capacity()) // PAGE * PAGE
+    directory = tempfile.mkdtemp(prefix="rlray-", dir=_short_temp())
+    logs = Path(log_dir) if log_dir is not None else Path(directory) / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    settings = RunSettings(
+        secret=secrets.token_bytes(32),
+        directory=directory,
+        log_directory=str(logs.resolve()),
+        store_fd=create_file(capacity),
+        store_capacity=capacity,
+        total=total,
+        gpus=tuple(gpus),
+        namespace=namespace or uuid.uuid4().hex,
+        job_id=secrets.token_hex(4),
+        node_id=uuid.uuid4().hex,
+        driver_pid=os.getpid(),
+        sys_path=tuple(sys.path),
+        preload=(*_PRELOAD, *preload),
+        log_to_driver=log_to_driver,
+        threads_set="OMP_NUM_THREADS" in os.environ,
+    )
+    try:
+        return Driver(settings)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def _short_temp() -> str | None:
+    """A place for sockets, whose paths may have about 100 bytes; None for the default one."""
+    return "/tmp" if len(tempfile.gettempdir()) > 60 else None
+
+
+def _start_zygote(settings: RunSettings) -> tuple[subprocess.Popen[bytes], socket.socket, socket.socket]:
+    """Start a fresh Python; returns it, our end of its lifeline, and our end of the line to the node."""
+    lifeline, zygote_end = socket.socketpair()
+    node, node_end = socket.socketpair()
+    root = str(Path(__file__).resolve().parents[3])
+    boot = _BOOT.format(root=root, lifeline=zygote_end.fileno(), node=node_end.fileno())
+    environment = {**dict.fromkeys(THREAD_VARIABLES, "1"), **os.environ}  # importing numpy must not start threads
+    with open(Path(settings.log_directory) / "zygote.log", "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", boot],
+            pass_fds=(zygote_end.fileno(), node_end.fileno(), settings.store_fd),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,  # Ctrl-C in the terminal is the driver's to handle
+        )
+    zygote_end.close()
+    node_end.close()
+    with suppress(BrokenPipeError):  # it died at once: the wait for its welcome reports it
+        lifeline.sendall(pickle.dumps(settings))
+    return process, lifeline, node
+
+
+def _tail(settings: RunSettings) -> str:
+    """The last words of the processes that did not start."""
+    text = ""
+    for name in ("zygote.log", "node.log"):
+        with suppress(OSError):
+            text += (Path(settings.log_directory) / name).read_text(errors="replace")[-2000:]
+    return text.strip()

@@ -1,0 +1,308 @@
+"""Reading every connection of a process: whoever waits does the I/O.
+
+A thread that waits for something (`Loop.run_until`) polls the sockets itself, so that an answer reaches it without a
+hand-over between threads. One thread leads at a time, other waiters follow; while nobody waits, a background thread
+leads, so that messages are handled also while user code computes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from rlray.core.local.wire import Connection, Message, ProtocolError, hello
+
+logger = logging.getLogger(__name__)
+
+_LINGER = 0.002  # seconds: a waiter that has left usually comes back at once
+_SETTLED = 0.02  # seconds: a waiter that stays this long needs no stand-in
+
+
+class Loop:
+    """The connections of one process.
+
+    ``handle(connection, message)`` is called under `lock` for each message, ``lost(connection)`` when a connection
+    with a proven peer has ended and all its messages were handled, ``idle()`` after each round, also under `lock`.
+    """
+
+    def __init__(
+        self,
+        secret: bytes,
+        handle: Callable[[Connection, Message], None],
+        lost: Callable[[Connection], None],
+        idle: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.lock = threading.RLock()
+        self._secret = secret
+        self._handle, self._lost, self._idle = handle, lost, idle
+        self._selector = selectors.DefaultSelector()
+        self._lead = threading.Lock()
+        self._leader = 0  # ident of the thread that polls
+        self._progress = threading.Condition(threading.Lock())
+        self._waiters = 0
+        self._followers = 0
+        self._background: threading.Thread | None = None
+        self._parked = False
+        self._closed = False
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_count = 0
+        self._listener: socket.socket | None = None
+        self._wake_in, self._wake_out = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        os.set_blocking(self._wake_out, False)
+        self._selector.register(self._wake_in, selectors.EVENT_READ, "wake")
+
+    # -- connections ---------------------------------------------------------------------------------------------
+
+    def listen(self, path: str) -> None:
+        """Accept callers at a Unix socket path."""
+        self._listener = sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.bind(path)
+        sock.listen(1024)
+        sock.setblocking(False)
+        self._selector.register(sock, selectors.EVENT_READ, "listen")
+
+    def connect(self, path: str, caller: int, peer: int) -> Connection:
+        """Call a process of the run. Raises OSError if nobody answers there."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(path)
+            sock.sendall(hello(self._secret, caller))
+        except OSError:
+            sock.close()
+            raise
+        return self.adopt(sock, peer)
+
+    def adopt(self, sock: socket.socket, peer: int | None) -> Connection:
+        """Read a connected socket from now on; with ``peer`` given, the other end counts as proven."""
+        connection = Connection(sock, peer, self._secret)
+        self._selector.register(sock, selectors.EVENT_READ, connection)
+        return connection
+
+    def watch(self, fd: int, ready: Callable[[], None]) -> None:
+        """Call ``ready`` under `lock` whenever ``fd`` is readable."""
+        self._selector.register(fd, selectors.EVENT_READ, ready)
+
+    def send(self, connection: Connection, message: Message) -> None:
+        """Send, from any thread; what the kernel does not take now follows when it can."""
+        if not connection.send(message):
+            self._want_write(connection)
+
+    def _want_write(self, connection: Connection) -> None:
+        with suppress(KeyError, ValueError):  # closed meanwhile
+            self._selector.modify(connection.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, connection)
+
+    # -- waiting -------------------------------------------------------------------------------------------------
+
+    def run_until(self, done: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Handle messages until ``done()``; False if ``timeout`` seconds passed first."""
+        if done():
+            return True
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._progress:
+            self._waiters += 1
+        try:
+            if self._background is not None and self._leader == self._background.ident:
+                self.wake()
+            return self._wait(done, deadline)
+        finally:
+            with self._progress:
+                self._waiters -= 1
+                if self._parked and not self._waiters:
+                    self._progress.notify_all()
+
+    def _wait(self, done: Callable[[], bool], deadline: float | None) -> bool:
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return done()
+            if self._lead.acquire(blocking=False):
+                try:
+                    self._leader = threading.get_ident()
+                    if done():
+                        return True
+                    self.poll(left)
+                finally:
+                    self._leader = 0
+                    self._lead.release()
+                    if self._followers:
+                        with self._progress:
+                            self._progress.notify_all()
+                if done():
+                    return True
+            else:
+                with self._progress:
+                    if done():
+                        return True
+                    self._followers += 1
+                    if self._lead.locked():
+                        self._progress.wait(left)
+                    self._followers -= 1
+
+    def wake(self) -> None:
+        """Make whoever polls look up."""
+        with suppress(BlockingIOError, OSError):  # full: it will wake anyway; closed: nobody is left
+            os.write(self._wake_out, b"w")
+
+    def busy_here(self) -> bool:
+        """Whether the calling thread is inside the runtime's own work."""
+        return bool(self.lock._is_owned())  # type: ignore[attr-defined]
+
+    def attend(self) -> None:
+        """There is something for ``idle`` to do: soon, but not worth a hand-over."""
+        if self._leader and self._leader != threading.get_ident():
+            self.wake()
+
+    def changed(self) -> None:
+        """Something that a waiter may wait for has changed without a message having arrived."""
+        if self._waiters and self._leader != threading.get_ident():
+            self.wake()
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Run ``action`` under `lock` after about ``seconds``. Call with `lock` held."""
+        self._timer_count += 1
+        heapq.heappush(self._timers, (time.monotonic() + seconds, self._timer_count, action))
+        if self._timers[0][1] == self._timer_count and self._leader != threading.get_ident():
+            self.wake()
+
+    # -- polling -------------------------------------------------------------------------------------------------
+
+    def poll(self, timeout: float | None) -> None:
+        """One round: wait for traffic at most ``timeout`` seconds and handle what has come."""
+        if self._timers:
+            soon = max(0.0, self._timers[0][0] - time.monotonic())
+            timeout = soon if timeout is None else min(soon, timeout)
+        events = self._selector.select(timeout)
+        with self.lock:
+            while self._timers and self._timers[0][0] <= time.monotonic():
+                heapq.heappop(self._timers)[2]()
+            for key, mask in events:
+                if isinstance(key.data, Connection):
+                    if mask & selectors.EVENT_WRITE and key.data.flush():
+                        with suppress(KeyError, ValueError):
+                            self._selector.modify(key.data.sock, selectors.EVENT_READ, key.data)
+                    if mask & selectors.EVENT_READ:
+                        self._read(key.data)
+                elif key.data == "wake":
+                    with suppress(BlockingIOError):
+                        os.read(self._wake_in, 4096)
+                elif key.data == "listen":
+                    self._accept()
+                else:
+                    key.data()
+            self._idle()
+
+    def read_now(self, connection: Connection) -> None:
+        """Handle all that has arrived on a connection. Call with `lock` held."""
+        while self._read(connection):
+            pass
+
+    def drain(self, connection: Connection) -> None:
+        """Handle all that a dead process has written, then forget the connection. Call with `lock` held."""
+        self.read_now(connection)
+        if not connection.closed:  # a child of the dead process still holds the other end open
+            self._forget(connection)
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        with suppress(BlockingIOError, ConnectionError):
+            sock, _ = self._listener.accept()
+            self.adopt(sock, None)
+
+    def _read(self, connection: Connection) -> bool:
+        """Handle what has arrived; False if nothing had."""
+        if connection.closed:
+            return False
+        try:
+            messages, ended = connection.receive()
+        except ProtocolError as why:
+            logger.warning("closed a connection: %s", why)
+            self._forget(connection)
+            return False
+        for message in messages:
+            try:
+                self._handle(connection, message)
+            except Exception:
+                logger.exception("the runtime failed on a %r message", message[0])
+        if ended:
+            self._forget(connection)
+            if connection.peer is not None:
+                self._lost(connection)
+        return bool(messages)
+
+    def _forget(self, connection: Connection) -> None:
+        with suppress(KeyError, ValueError):
+            self._selector.unregister(connection.sock)
+        connection.close()
+
+    # -- the stand-in --------------------------------------------------------------------------------------------
+
+    def start_background(self) -> None:
+        """Let a daemon thread poll while nobody waits."""
+        self._background = threading.Thread(target=self._stand_in, name="rlray-io", daemon=True)
+        self._background.start()
+
+    def _stand_in(self) -> None:
+        since = time.monotonic()  # when a waiter was first seen without a break
+        while not self._closed:
+            if self._waiters:
+                if time.monotonic() - since < _SETTLED:
+                    time.sleep(_LINGER)
+                    continue
+                with self._progress:
+                    self._parked = True
+                    while self._waiters and not self._closed:
+                        self._progress.wait()
+                    self._parked = False
+            time.sleep(_LINGER)
+            since = time.monotonic()
+            if self._waiters or not self._lead.acquire(blocking=False):
+                continue
+            try:
+                self._leader = threading.get_ident()
+                with self.lock:
+                    self._idle()
+                while not self._waiters and not self._closed:
+                    self.poll(None)
+            except OSError:
+                if not self._closed:
+                    raise
+            finally:
+                self._leader = 0
+                self._lead.release()
+                with self._progress:
+                    self._progress.notify_all()
+
+    def close_copies(self) -> None:
+        """In a forked child: close the copies of the parent's descriptors, leaving the parent's own untouched."""
+        for key in list(self._selector.get_map().values()):
+            if isinstance(key.data, Connection):
+                key.data.sock.close()
+            else:
+                os.close(key.fd)
+        self._selector.close()
+        os.close(self._wake_out)
+
+    def close(self) -> None:
+        """Stop polling and close every socket."""
+        self._closed = True
+        self.wake()
+        with self._progress:
+            self._progress.notify_all()
+        if self._background is not None and self._background is not threading.current_thread():
+            self._background.join(timeout=2)
+        for key in list(self._selector.get_map().values()):
+            if isinstance(key.data, Connection):
+                key.data.close()
+        if self._listener is not None:
+            self._listener.close()
+        self._selector.close()
+        os.close(self._wake_in)
+        os.close(self._wake_out)

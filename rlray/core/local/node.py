@@ -1,0 +1,244 @@
+"""The node process: sockets around the scheduler, the store's allocator, the log hub. It never runs user code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+
+from rlray.core.exceptions import ActorDiedError
+from rlray.core.local import scheduler as plan
+from rlray.core.local.logs import LogHub
+from rlray.core.local.loop import Loop
+from rlray.core.local.store import Arena, Extents
+from rlray.core.local.wire import Connection, Message
+from rlray.core.local.zygote import DRIVER, FIRST_WORKER, NODE, RunSettings
+from rlray.core.resources import Shape, amounts
+from rlray.core.serialization import dumps_error
+
+logger = logging.getLogger(__name__)
+
+_TICK = 0.1  # seconds between looks at the log files
+_TRIM_AFTER = 2.0  # seconds without an allocation after which free pages go back to the kernel
+_ZYGOTE = -1
+
+
+class Node:
+    """Turns messages into the scheduler's events, and its instructions into messages."""
+
+    def __init__(self, settings: RunSettings, driver: socket.socket, zygote: socket.socket) -> None:
+        self._settings = settings
+        self._loop = Loop(settings.secret, self._handle, self._lost)
+        self._scheduler = plan.Scheduler(
+            settings.total, settings.gpus, FIRST_WORKER, max_idle=max(4, 2 * (os.cpu_count() or 1))
+        )
+        self._extents = Extents(settings.store_capacity)
+        self._arena = Arena(settings.store_fd, settings.store_capacity)
+        self._last_alloc = time.monotonic()
+        self._logs = LogHub(settings.log_directory)
+        self._pids: dict[int, int] = {}
+        self._unsettled: dict[int, set[int]] = {}  # dead process -> who has not said yet what of its memory is in use
+        self._claims: dict[int, set[int]] = {}  # extent of a dead process -> who still reads it
+        self._stop = False
+        self._loop.listen(settings.socket_path(NODE))
+        self._zygote = self._loop.adopt(zygote, _ZYGOTE)
+        self._clients: dict[int, Connection] = {DRIVER: self._loop.adopt(driver, DRIVER)}
+
+    def run(self) -> None:
+        """Serve until the driver says stop or is gone."""
+        key = b""
+        if self._settings.log_to_driver:
+            key = self._logs.open(f"ipc://{self._settings.directory}/logs.sock")
+        self._send(DRIVER, ("welcome", key))
+        while not self._stop:
+            self._loop.poll(_TICK)
+            self._tick()
+        self._logs.close()
+        self._loop.send(self._zygote, ("stop",))
+
+    def _tick(self) -> None:
+        self._logs.poll()
+        self._do(self._scheduler.reclaim())
+        if time.monotonic() - self._last_alloc > _TRIM_AFTER:
+            for offset, size in self._extents.trim():
+                self._arena.give_back(offset, size)
+
+    # -- messages ----------------------------------------------------------------------------------------------------
+
+    def _handle(self, connection: Connection, message: Message) -> None:
+        sender = connection.peer
+        assert sender is not None
+        if sender >= DRIVER and sender not in self._clients:
+            self._clients[sender] = connection
+            self._do(self._scheduler.started(sender))
+        handler = getattr(self, f"_on_{message[0]}")
+        handler(sender, *message[1:])
+
+    def _on_hello(self, worker: int) -> None:
+        """A worker's first message: that it came is what counts."""
+
+    def _on_demand(self, client: int, request: Shape, count: int) -> None:
+        self._do(self._scheduler.demand(client, request, count))
+
+    def _on_return(self, client: int, worker: int) -> None:
+        self._do(self._scheduler.returned(client, worker))
+
+    def _on_blocked(self, worker: int, blocked: bool) -> None:
+        self._do(self._scheduler.blocked(worker, blocked))
+
+    def _on_kill_worker(self, client: int, worker: int) -> None:
+        self._do([plan.KillWorker(worker)])
+
+    def _on_actor_create(self, client: int, ticket: int, actor: plan.Actor, get_if_exists: bool) -> None:
+        existing = self._scheduler.names.get(actor.name) if actor.name is not None else None
+        if existing is not None and get_if_exists:
+            self._send(client, ("reply", ticket, (existing, self._scheduler.actors[existing].spec["info"])))
+            return
+        try:
+            todo = self._scheduler.create_actor(actor)
+        except ValueError as taken:
+            self._send(client, ("reply", ticket, str(taken)))
+            return
+        self._send(client, ("reply", ticket, None))
+        self._do(todo)
+
+    def _on_actor_ready(self, worker: int, actor: bytes) -> None:
+        self._do(self._scheduler.actor_ready(actor))
+
+    def _on_actor_failed(self, worker: int, actor: bytes, cause: bytes) -> None:
+        self._do(self._scheduler.actor_failed(actor, cause))
+
+    def _on_actor_kill(self, client: int, actor: bytes, no_restart: bool, reason: str) -> None:
+        self._do(self._scheduler.kill_actor(actor, dumps_error(ActorDiedError(reason)), no_restart))
+
+    def _on_actor_watch(self, client: int, actor: bytes) -> None:
+        self._do(self._scheduler.watch_actor(client, actor))
+
+    def _on_actor_find(self, client: int, ticket: int, namespace: str, name: str) -> None:
+        actor = self._scheduler.names.get((namespace, name))
+        found = None if actor is None else (actor, self._scheduler.actors[actor].spec["info"])
+        self._send(client, ("reply", ticket, found))
+
+    def _on_resources(self, client: int, ticket: int) -> None:
+        free = tuple(sorted(self._scheduler.available().items()))
+        self._send(client, ("reply", ticket, amounts(free)))
+
+    def _on_alloc(self, client: int, ticket: int, size: int) -> None:
+        self._last_alloc = time.monotonic()
+        taken = self._extents.alloc(size, client)
+        if taken is None:
+            largest = [(size, self._describe(who)) for size, who in self._extents.largest(3)]
+            self._send(client, ("reply", ticket, (self._extents.used, self._extents.capacity, largest)))
+        else:
+            self._send(client, ("reply", ticket, taken))
+
+    def _on_transfer(self, client: int, extent: int, to: int) -> None:
+        if to in self._clients:
+            self._extents.transfer(extent, to)
+        else:  # the one who asked for this result died meanwhile
+            self._extents.free(extent)
+
+    def _on_free(self, client: int, extent: int) -> None:
+        claims = self._claims.get(extent)
+        if claims is not None:
+            claims.discard(client)
+            if claims:
+                return
+            del self._claims[extent]
+        self._extents.free(extent)
+
+    def _on_settled(self, client: int, dead: int, in_use: list[int]) -> None:
+        """``client`` has noticed the death of ``dead`` and still reads these extents of its."""
+        for extent in in_use:
+            self._claims.setdefault(extent, set()).add(client)
+        self._settle(dead, client)
+
+    def _on_stop(self, client: int) -> None:
+        if client == DRIVER:
+            self._stop = True
+
+    # -- processes ---------------------------------------------------------------------------------------------------
+
+    def _on_forked(self, zygote: int, worker: int, pid: int) -> None:
+        self._pids[worker] = pid
+        self._logs.add(worker, pid)
+
+    def _on_exited(self, zygote: int, worker: int, pid: int, how: str) -> None:
+        connection = self._clients.get(worker)
+        if connection is not None:
+            self._loop.drain(connection)  # what it had written before it died still counts
+            self._clients.pop(worker, None)
+        self._pids.pop(worker, None)
+        last = self._logs.remove(worker)
+        reason = f"worker process {pid} {how}"
+        if last:
+            reason += "; its last output:\n" + "\n".join(f"    {line}" for line in last)
+        cause = dumps_error(ActorDiedError(reason))
+        self._do(self._scheduler.died(worker, cause))
+        self._do(self._scheduler.client_gone(worker, cause))
+        self._unsettled[worker] = set(self._clients)
+        for client in list(self._clients):
+            self._send(client, ("gone", worker, reason))
+        for dead in list(self._unsettled):
+            self._settle(dead, worker)
+        for extent in [extent for extent, claims in self._claims.items() if worker in claims]:
+            self._on_free(worker, extent)
+
+    def _settle(self, dead: int, client: int) -> None:
+        """Free a dead process's memory once nobody is left who has not said whether it still reads there."""
+        waiting_for = self._unsettled.get(dead)
+        if waiting_for is None:
+            return
+        waiting_for.discard(client)
+        if not waiting_for:
+            del self._unsettled[dead]
+            for extent in self._extents.held_by(dead):
+                if extent not in self._claims:
+                    self._extents.free(extent)
+
+    def _lost(self, connection: Connection) -> None:
+        if connection.peer in (DRIVER, _ZYGOTE):
+            self._stop = True
+        elif connection.peer is not None and self._clients.get(connection.peer) is connection:
+            self._do([plan.KillWorker(connection.peer)])  # a worker without us is of no use; its exit is told later
+
+    def _describe(self, process: int) -> str:
+        if process == DRIVER:
+            return "the driver"
+        return f"worker pid {self._pids.get(process, '?')}"
+
+    # -- instructions ------------------------------------------------------------------------------------------------
+
+    def _do(self, instructions: Iterable[plan.Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case plan.StartWorker(worker, threads, gpus):
+                    self._loop.send(self._zygote, ("fork", worker, threads, gpus))
+                case plan.KillWorker(worker):
+                    self._loop.send(self._zygote, ("kill", worker))
+                case plan.Grant(client, request, worker, gpus):
+                    self._send(client, ("grant", request, worker, gpus))
+                case plan.Refuse(client, request, reason):
+                    self._send(client, ("refuse", request, reason))
+                case plan.Reclaim(client):
+                    self._send(client, ("reclaim",))
+                case plan.Become(worker, actor_id, gpus):
+                    actor = self._scheduler.actors[actor_id]
+                    self._send(worker, ("become", actor_id, actor.spec, actor.request, gpus, actor.restarts))
+                case plan.ActorChanged(client, actor_id, state, home, cause):
+                    self._send(client, ("actor", actor_id, state, home, cause))
+
+    def _send(self, client: int, message: Message) -> None:
+        connection = self._clients.get(client)
+        if connection is not None:
+            self._loop.send(connection, message)
+
+
+def main(settings: RunSettings, driver: socket.socket, zygote: socket.socket) -> None:
+    """Entry point in the forked process."""
+    logging.basicConfig(filename=f"{settings.log_directory}/node.log", format="%(asctime)s %(levelname)s %(message)s")
+    with suppress(KeyboardInterrupt):
+        Node(settings, driver, zygote).run()

@@ -1,0 +1,270 @@
+"""The process that forks all others: clean, single-threaded, with the modules that workers need already imported.
+
+It starts no thread, never touches CUDA and holds no ZeroMQ context, so that its children begin sound. It is also the
+undertaker: it reaps them, and when the driver is gone, by whatever signal, it ends all of them and removes the run's
+directory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from rlray.core.local.loop import Loop
+from rlray.core.local.wire import Connection, Message
+from rlray.core.resources import Shape
+
+logger = logging.getLogger(__name__)
+
+NODE, DRIVER, FIRST_WORKER = 0, 1, 2  # process numbers
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What every process of a run knows."""
+
+    secret: bytes
+    directory: str  # mode 0700: sockets
+    log_directory: str
+    store_fd: int
+    store_capacity: int
+    total: Shape
+    gpus: tuple[str, ...]
+    namespace: str
+    job_id: str
+    node_id: str
+    driver_pid: int
+    sys_path: tuple[str, ...]
+    preload: tuple[str, ...]
+    log_to_driver: bool
+    threads_set: bool  # the user has set OMP_NUM_THREADS: leave it alone
+
+    def socket_path(self, process: int) -> str:
+        """Where a process of the run listens."""
+        return f"{self.directory}/{process}.sock"
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+class Zygote:
+    """Forks workers for the node and reaps them."""
+
+    def __init__(self, settings: RunSettings, driver: socket.socket, node: socket.socket, node_pid: int) -> None:
+        self._settings = settings
+        self._pids: dict[int, int] = {}  # pid -> process number
+        self._node_pid = node_pid
+        self._stop = False
+        self._loop = Loop(settings.secret, self._handle, self._lost, self._reap)
+        self._driver = self._loop.adopt(driver, DRIVER)
+        self._node = self._loop.adopt(node, NODE)
+        signal.signal(signal.SIGCHLD, lambda *_: self._loop.wake())
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+    def run(self) -> None:
+        """Serve until the driver or the node is gone."""
+        try:
+            self._preload()
+            watch = self._watch_driver()
+            while not self._stop:
+                self._loop.poll(watch)
+                if not self._driver_lives():
+                    break
+        finally:
+            self._end_all()
+
+    def _preload(self) -> None:
+        for name in self._settings.preload:
+            try:
+                importlib.import_module(name)
+            except ImportError as why:  # a worker that needs it will say so itself
+                logger.warning("could not preload %r: %s", name, why)
+        if threading.active_count() > 1:
+            logger.warning("preloading %s started threads; forked workers may not be sound", self._settings.preload)
+        gc.collect()
+        gc.freeze()  # the children share these pages: let their collectors not touch them
+
+    def _watch_driver(self) -> float | None:
+        """How often to look whether the driver lives: never, if the kernel tells."""
+        try:
+            pidfd = os.pidfd_open(self._settings.driver_pid)
+        except (AttributeError, OSError):
+            return 0.5
+        self._loop.watch(pidfd, self._driver_died)
+        return None
+
+    def _driver_died(self) -> None:
+        self._stop = True
+
+    def _driver_lives(self) -> bool:
+        try:
+            os.kill(self._settings.driver_pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def _handle(self, connection: Connection, message: Message) -> None:
+        match message:
+            case ("fork", process, threads, gpus):
+                self._fork_worker(process, threads, gpus)
+            case ("kill", process):
+                for pid, number in self._pids.items():
+                    if number == process:
+                        os.kill(pid, signal.SIGKILL)
+            case ("stop",):
+                self._stop = True
+
+    def _lost(self, connection: Connection) -> None:
+        self._stop = True  # without driver or node there is nothing left to do
+
+    def _fork_worker(self, process: int, threads: int, gpus: tuple[str, ...]) -> None:
+        def child() -> None:
+            from rlray.core.local.worker import main
+
+            main(self._settings, process, threads, gpus)
+
+        try:
+            pid = fork(child, self._forget_all)
+        except OSError as why:  # out of processes or memory
+            logger.error("could not fork a worker: %s", why)
+            self._loop.send(self._node, ("exited", process, 0, f"could not be forked: {why}"))
+            return
+        self._pids[pid] = process
+        self._loop.send(self._node, ("forked", process, pid))
+
+    def _forget_all(self) -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._loop.close_copies()
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            process = self._pids.pop(pid, None)
+            if process is not None:
+                self._end_orphans()
+                self._loop.send(self._node, ("exited", process, pid, _how(os.waitstatus_to_exitcode(status))))
+            elif pid == self._node_pid:
+                self._node_pid = 0
+                self._stop = True
+
+    def _end_orphans(self) -> None:
+        """End what a dead worker had started itself: as its subreaper, this process is now their parent."""
+        ours = {*self._pids, self._node_pid}
+        for child in _children():
+            if child not in ours:
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+
+    def _end_all(self) -> None:
+        for pid in {*self._pids, self._node_pid} - {0}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(self._settings.directory, ignore_errors=True)
+        while True:
+            for child in _children():
+                with suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+            try:
+                os.wait()
+            except ChildProcessError:
+                return
+
+
+def _children() -> list[int]:
+    """Pids of the children of this process, as far as the system tells."""
+    pid = os.getpid()
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _how(exit_code: int) -> str:
+    """How a process ended, in words."""
+    if exit_code < 0:
+        try:
+            return f"was killed by {signal.Signals(-exit_code).name}"
+        except ValueError:
+            return f"was killed by signal {-exit_code}"
+    return f"exited with code {exit_code}"
+
+
+def fork(child: Callable[[], None], forget: Callable[[], None]) -> int:
+    """Fork; the child forgets what belongs to its parent, runs ``child`` and never returns. Returns the pid."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+        forget()
+        child()
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End a forked process: flush what was printed, run nothing that belongs to the parent."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # a closed or broken stream must not keep the process alive
+            stream.flush()
+    os._exit(code)
+
+
+def main(lifeline: int, node_fd: int) -> None:
+    """Entry point of the fresh Python that `rlray.core.local.launch` starts.
+
+    ``lifeline`` and ``node_fd`` are inherited sockets: the driver's to this process, the driver's to the node. The
+    settings arrive over the first, from the parent that made it.
+    """
+    import pickle
+
+    driver = socket.socket(fileno=lifeline)
+    with driver.makefile("rb") as stream:
+        settings: RunSettings = pickle.load(stream)
+    sys.path[:] = settings.sys_path
+    ours, theirs = socket.socketpair()
+
+    def node() -> None:
+        from rlray.core.local.node import main as node_main
+
+        node_main(settings, socket.socket(fileno=node_fd), theirs)
+
+    def forget() -> None:
+        driver.close()
+        ours.close()
+
+    node_pid = fork(node, forget)
+    theirs.close()
+    os.close(node_fd)
+    Zygote(settings, driver, ours, node_pid).run()

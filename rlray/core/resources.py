@@ -1,0 +1,75 @@
+"""Resources of a node: what it has, what a request asks. Fractions are exact to 1/10,000, as in Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+Shape = tuple[tuple[str, int], ...]
+"""A request or a total: (name, amount in 1/10,000) pairs sorted by name, zeros left out. Hashable and exact."""
+
+UNIT = 10_000
+
+
+def shape(amounts: Mapping[str, float | None]) -> Shape:
+    """Turn amounts by name into a `Shape`.
+
+    Raises: TypeError for an amount that is no number; ValueError for a negative one, one finer than 1/10,000,
+    or a fraction of GPUs above one (a task gets whole GPUs or a part of one).
+    """
+    items = []
+    for name, amount in sorted(amounts.items()):
+        if amount is None:
+            continue
+        if isinstance(amount, bool) or not isinstance(amount, int | float):
+            raise TypeError(f"resource {name!r} must be a number, got {amount!r}")
+        parts = round(amount * UNIT)
+        if amount < 0:
+            raise ValueError(f"resource {name!r} must not be negative, got {amount!r}")
+        if abs(parts - amount * UNIT) > 1e-6:
+            raise ValueError(f"resource {name!r} is kept to 1/{UNIT}, got {amount!r}; round it")
+        if name == "GPU" and parts > UNIT and parts % UNIT:
+            raise ValueError(f"num_gpus above 1 must be a whole number, got {amount!r}")
+        if parts:
+            items.append((name, parts))
+    return tuple(items)
+
+
+def amounts(of: Shape) -> dict[str, float]:
+    """The amounts by name that a shape stands for."""
+    return {name: parts / UNIT for name, parts in of}
+
+
+def describe(of: Shape) -> str:
+    """A shape for people: ``{CPU: 2, GPU: 0.5}``."""
+    return "{" + ", ".join(f"{name}: {parts / UNIT:g}" for name, parts in of) + "}"
+
+
+def fits(request: Shape, within: Mapping[str, int]) -> bool:
+    """Whether ``within`` (amounts in 1/10,000 by name) covers the request."""
+    return all(within.get(name, 0) >= parts for name, parts in request)
+
+
+def count_gpus() -> int:
+    """NVIDIA GPUs this process may use, found without touching CUDA."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([one for one in visible.split(",") if one.strip() not in ("", "-1")])
+    return len([path for path in Path("/dev").glob("nvidia*") if path.name[len("nvidia") :].isdigit()])
+
+
+def gpu_names() -> list[str]:
+    """The ids CUDA knows the usable GPUs by, in order."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [one.strip() for one in visible.split(",") if one.strip() not in ("", "-1")]
+    return [str(i) for i in range(count_gpus())]
+
+
+def count_cpus() -> int:
+    """CPUs this process may run on."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
