@@ -1,0 +1,166 @@
+"""The command line: ``rlray train``, ``rlray evaluate``, ``rlray list``.
+
+Exit codes: 0 done, 1 the run failed, 2 the input was wrong and nothing was started, 130 interrupted and saved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that ``arguments`` (``sys.argv[1:]`` if not given) name; returns the exit code."""
+    parser = argparse.ArgumentParser("rlray", description="Reinforcement learning by simulation.")
+    commands = parser.add_subparsers(title="commands", required=True)
+    for name, add, run, text in _COMMANDS:
+        command = commands.add_parser(name, help=text, description=text)
+        add(command)
+        command.set_defaults(run=run)
+    return _guarded(parser.parse_args(arguments))
+
+
+def train_main(arguments: Sequence[str] | None = None) -> int:
+    """``rlray train`` as a program of its own, for ``scripts/train.py``."""
+    return _single("train", arguments)
+
+
+def evaluate_main(arguments: Sequence[str] | None = None) -> int:
+    """``rlray evaluate`` as a program of its own, for ``scripts/evaluate.py``."""
+    return _single("evaluate", arguments)
+
+
+def _single(wanted: str, arguments: Sequence[str] | None) -> int:
+    _, add, run, text = next(command for command in _COMMANDS if command[0] == wanted)
+    parser = argparse.ArgumentParser(description=text)
+    add(parser)
+    parser.set_defaults(run=run)
+    return _guarded(parser.parse_args(arguments))
+
+
+def _guarded(options: argparse.Namespace) -> int:
+    """Run a command; what goes wrong becomes one message on stderr and an exit code."""
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except KeyboardInterrupt as error:
+        return _say(str(error) or "interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        raise  # whoever read our output has gone; there is nobody to tell
+    except Exception as error:
+        told = _explain(error)
+        if told is None:
+            raise  # a fault of ours: the traceback is what a report needs
+        return _say(*told)
+
+
+def _explain(error: Exception) -> tuple[str, int] | None:
+    """Message and exit code for an error that a user can do something about."""
+    from rlray.config import ConfigError
+    from rlray.exceptions import RayError, RayTaskError
+    from rlray.train.checkpoint import CheckpointError
+    from rlray.train.failures import EnvironmentFailed, ResourcesTooSmall, TrainingError
+    from rlray.train.run_folder import RunFolderError
+
+    if isinstance(error, ConfigError | RunFolderError | CheckpointError | ResourcesTooSmall):
+        return str(error), BAD_INPUT
+    if isinstance(error, EnvironmentFailed):
+        return f"{error}\n\nIts own traceback:\n{error.user_traceback}", FAILED
+    if isinstance(error, TrainingError) and isinstance(error.__cause__, RayTaskError):
+        return f"{error}\n\nIts own traceback:\n{error.__cause__.traceback_str}", FAILED
+    if isinstance(error, TrainingError | RayError | ImportError):
+        return str(error), FAILED
+    return None
+
+
+def _say(message: str, code: int) -> int:
+    sys.stdout.flush()
+    print(message, file=sys.stderr)
+    return code
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="NAME|PATH", help="a YAML file, or its name in configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted, such as stop.steps=1e5")
+    parser.add_argument("--print-config", action="store_true", help="show the resolved configuration and stop")
+
+
+def _train(options: argparse.Namespace) -> int:
+    from rlray.config import dump_config, load_config
+
+    try:
+        config = load_config(options.config, options.overrides)
+    except FileNotFoundError as error:
+        return _say(str(error), BAD_INPUT)
+    if options.print_config:
+        print(dump_config(config), end="")
+        return 0
+    from rlray.train import train
+
+    result = train(config)
+    print(f"stopped by {result.stopped_by} at step {result.steps:,} after {result.seconds:.0f} s")
+    if result.evaluation is not None:
+        print(f"evaluation: {result.evaluation}")
+    print(f"checkpoint: {result.checkpoint}")
+    return 0
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", required=True, metavar="DIR", dest="folder", help="a run folder")
+    parser.add_argument("--episodes", type=_positive, default=20, metavar="N", help="default: 20")
+    parser.add_argument("--video", action="store_true", help="write the first episode as an mp4 to DIR/videos/")
+    parser.add_argument("--checkpoint", metavar="NAME|PATH", help="default: the newest")
+    parser.add_argument("--seed", type=int, default=0, help="which episodes to play; default: 0")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from rlray.train import evaluate
+
+    result = evaluate(
+        options.folder, options.episodes, checkpoint=options.checkpoint, seed=options.seed, video=options.video
+    )
+    print(result)
+    if result.video is not None:
+        print(f"video: {result.video}")
+    return 0
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    """It takes no options."""
+
+
+def _list(options: argparse.Namespace) -> int:
+    from rlray.algos import algorithm_names
+    from rlray.config import config_folders
+    from rlray.envs import bundled_ids
+
+    configs = {path.name: path for folder in reversed(config_folders()) for path in sorted(folder.glob("*.yaml"))}
+    for title, names in (
+        ("algorithms", algorithm_names()),
+        ("environments (and any gymnasium id, or package.module:Class)", bundled_ids()),
+        ("configurations", sorted(configs)),
+    ):
+        print(f"{title}:")
+        for name in names:
+            print(f"  {name}")
+    return 0
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
+    return int(text)
+
+
+_Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int], str]
+_COMMANDS: tuple[_Command, ...] = (
+    ("train", _add_train, _train, "Train as a configuration says, into a new run folder."),
+    ("evaluate", _add_evaluate, _evaluate, "Play greedy episodes with what a run has learned."),
+    ("list", _add_list, _list, "Show the algorithms, environments and configurations that come with rlray."),
+)
+
+if __name__ == "__main__":
+    sys.exit(main())

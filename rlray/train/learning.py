@@ -1,0 +1,129 @@
+"""The learner of a run, seen from the driver: fragments on their way in, weights and checkpoints on their way out."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn, TypeVar
+
+import rlray
+from rlray import ObjectRef
+from rlray.exceptions import RayActorError, RayTaskError
+from rlray.train.failures import LearnerFailed, translated
+from rlray.train.learner import LearnerActor, LearnerSetup, LearnReport
+from rlray.train.simulator import RolloutStats
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class LearnerLink:
+    """Calls the learner, in order, and never waits for it unless told to.
+
+    Guarantees: reports come in the order in which fragments were given; at most one request for weights and one
+    checkpoint are under way.
+    """
+
+    def __init__(self, setup: LearnerSetup) -> None:
+        self._actor = rlray.remote(LearnerActor).options(num_cpus=setup.num_cpus, num_gpus=setup.num_gpus).remote(setup)
+        self._learning: deque[tuple[ObjectRef, RolloutStats]] = deque()
+        self._refreshing: tuple[ObjectRef, ObjectRef] | None = None  # weights, version
+        self._saving: ObjectRef | None = None
+        self.last_checkpoint: str | None = None
+        self.weights: ObjectRef  # the newest that are ready, and ...
+        self.version = -1  # ... their version
+
+    def start(self) -> str:
+        """Wait until the learner stands and its first weights are there; returns a line about its device."""
+        line: str = self._get(self._actor.start.remote())
+        self.refresh()
+        self.settle_weights()
+        return line
+
+    @property
+    def backlog(self) -> int:
+        """Fragments given and not yet reported on."""
+        return len(self._learning)
+
+    @property
+    def refreshing(self) -> bool:
+        """Whether newer weights are on their way."""
+        return self._refreshing is not None
+
+    @property
+    def saving(self) -> bool:
+        """Whether a checkpoint is being written."""
+        return self._saving is not None
+
+    def learn(self, fragment: ObjectRef, stats: RolloutStats) -> None:
+        """Hand over the next fragment."""
+        self._learning.append((self._actor.learn.remote(fragment), stats))
+
+    def refresh(self) -> None:
+        """Ask for the weights as they are after everything given so far, unless older ones are still on their way."""
+        if self._refreshing is None:
+            weights, version = self._actor.weights.remote()
+            self._refreshing = weights, version
+
+    def save(self, path: str, progress: Mapping[str, Any]) -> None:
+        """Write a checkpoint of the learner as it is after everything given so far."""
+        assert self._saving is None
+        self._saving = self._actor.save.remote(path, dict(progress))
+
+    def under_way(self) -> Iterator[ObjectRef]:
+        """References worth waiting for: what comes next of each kind."""
+        if self._learning:
+            yield self._learning[0][0]
+        if self._refreshing is not None:
+            yield self._refreshing[1]
+        if self._saving is not None:
+            yield self._saving
+
+    def collect(self, is_ready: Callable[[ObjectRef], bool]) -> list[tuple[LearnReport, RolloutStats]]:
+        """Take what has come, as far as ``is_ready``; returns the reports with the stats of their fragments.
+
+        Raises: LearnerFailed where the learner died or raised.
+        """
+        reports = []
+        while self._learning and is_ready(self._learning[0][0]):
+            ref, stats = self._learning.popleft()
+            reports.append((self._get(ref), stats))
+        if self._refreshing is not None and is_ready(self._refreshing[1]):
+            self.settle_weights()
+        if self._saving is not None and is_ready(self._saving):
+            self.settle_checkpoint()
+        return reports
+
+    def settle_weights(self) -> None:
+        """Wait for the weights that are on their way, if any."""
+        if self._refreshing is not None:
+            weights, version = self._refreshing
+            self.version = self._get(version)
+            self.weights, self._refreshing = weights, None
+
+    def settle_checkpoint(self) -> None:
+        """Wait for the checkpoint that is being written, if any."""
+        if self._saving is not None:
+            ref, self._saving = self._saving, None
+            self.last_checkpoint = self._get(ref)
+            log.info("checkpoint %s", self.last_checkpoint)
+
+    def close(self) -> None:
+        """End the learner at once."""
+        rlray.kill(self._actor)
+
+    def _get(self, ref: ObjectRef) -> Any:
+        try:
+            return rlray.get(ref)
+        except (RayActorError, RayTaskError) as error:
+            self._fail(error)
+
+    def _fail(self, error: RayActorError | RayTaskError) -> NoReturn:
+        kept = (
+            f"the last checkpoint is {self.last_checkpoint}" if self.last_checkpoint else "there is no checkpoint yet"
+        )
+        if isinstance(error, RayTaskError):
+            raise translated(error, LearnerFailed, "the learner", f"; {kept}") from error
+        raise LearnerFailed(f"the learner died ({error}); {kept}") from error

@@ -1,0 +1,121 @@
+"""How far a run is: counters, and the averages that one record of metrics holds."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rlray.algos.types import Metrics
+from rlray.train.learner import LearnReport
+from rlray.train.simulator import RolloutStats
+
+WINDOW = 100
+"""Training episodes that the reported means look back on."""
+
+
+class Episodes:
+    """The training episodes that have ended: how many, and the means over the last `WINDOW` of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._returns: deque[float] = deque(maxlen=WINDOW)
+        self._lengths: deque[int] = deque(maxlen=WINDOW)
+
+    def add(self, returns: Sequence[float], lengths: Sequence[int]) -> None:
+        """Raw returns and lengths in agent steps, in the order of ending."""
+        self.count += len(returns)
+        self._returns.extend(returns)
+        self._lengths.extend(lengths)
+
+    def metrics(self) -> Metrics:
+        """Under ``train/``; the means once there is an episode."""
+        found: Metrics = {"train/episodes": float(self.count)}
+        if self._returns:
+            found["train/return_mean"] = float(np.mean(self._returns))
+            found["train/episode_length"] = float(np.mean(self._lengths))
+        return found
+
+
+class Progress:
+    """Counts what the learner has taken in, and sums up what happened since the last record.
+
+    Everything in a record but the tags under ``time/`` follows from the fragments alone, so that two equal runs give
+    equal records.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0  # agent steps learned from
+        self.episodes = Episodes()
+        self.version = 0  # gradient steps
+        self.begun = time.monotonic()
+        self._begin_window()
+
+    def add(self, report: LearnReport, stats: RolloutStats) -> None:
+        """One more fragment has been learned from."""
+        before = report.version - report.updates
+        self.steps += stats.steps
+        self.version = report.version
+        self.episodes.add(stats.returns, stats.lengths)
+        self._reports.append(report)
+        self._stats.append(stats)
+        self._lags.append(before - stats.version)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time since the start."""
+        return time.monotonic() - self.begun
+
+    def record(self) -> Metrics:
+        """What happened since the last record, and how far the run is."""
+        took = max(time.monotonic() - self._since, 1e-9)
+        steps = sum(stats.steps for stats in self._stats)
+        updates = sum(report.updates for report in self._reports)
+        busy = sum(report.busy_seconds for report in self._reports)
+        metrics: Metrics = {
+            "steps": float(self.steps),
+            **self.episodes.metrics(),
+            "learner/updates": float(self.version),
+            **{tag_of(name): mean for name, mean in _means([report.metrics for report in self._reports]).items()},
+            "time/policy_lag": float(np.mean(self._lags)) if self._lags else 0.0,
+            "time/seconds": self.seconds,
+            "time/steps_per_second": steps / took,
+            "time/updates_per_second": updates / took,
+            "time/learner_busy": min(1.0, busy / took),
+            "time/env_ms_per_step": 1e3 * sum(stats.env_seconds for stats in self._stats) / max(steps, 1),
+            "time/policy_ms_per_step": 1e3 * sum(stats.policy_seconds for stats in self._stats) / max(steps, 1),
+        }
+        self._begin_window()
+        return metrics
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {
+            "steps": self.steps,
+            "episodes": self.episodes.count,
+            "seconds": self.seconds,
+        }
+
+    def _begin_window(self) -> None:
+        self._since = time.monotonic()
+        self._reports: list[LearnReport] = []
+        self._stats: list[RolloutStats] = []
+        self._lags: list[int] = []
+
+
+def tag_of(name: str) -> str:
+    """Where an algorithm's metric is shown: ``replay_fill`` under ``replay/fill``, any other under ``learner/``."""
+    group, _, rest = name.partition("_")
+    return f"replay/{rest}" if group == "replay" and rest else f"learner/{name}"
+
+
+def _means(several: Sequence[Mapping[str, float]]) -> Metrics:
+    """The mean of every metric over the reports that have it, in order of first appearance."""
+    values: dict[str, list[float]] = {}
+    for metrics in several:
+        for name, value in metrics.items():
+            values.setdefault(name, []).append(value)
+    return {name: float(np.mean(numbers)) for name, numbers in values.items()}

@@ -1,0 +1,174 @@
+"""A run from configuration to result: run folder, runtime, experiment, metrics, console."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import rlray
+from rlray.config import RunConfig, load_config
+from rlray.core.resources import count_cpus, count_gpus
+from rlray.train.console import Console
+from rlray.train.evaluator import EvalResult
+from rlray.train.experiment import Experiment
+from rlray.train.interrupts import leave_cleanly
+from rlray.train.metrics import MetricsWriter
+from rlray.train.plan import Plan, make_plan
+from rlray.train.run_folder import RunFolder
+from rlray.train.sources import AlgorithmSource, EnvSource, name_of
+
+log = logging.getLogger("rlray.train")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to."""
+
+    run_dir: str
+    steps: int  # agent steps learned from
+    episodes: int
+    updates: int
+    seconds: float
+    stopped_by: str  # "steps", "minutes", "eval_return" or "interrupted"
+    checkpoint: str | None
+    evaluation: EvalResult | None  # the last one; after a run that was not interrupted, the final one
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """The run was interrupted, and left cleanly: ``result`` says how far it came and where its checkpoint is."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(f"interrupted at step {result.steps:,}; checkpoint: {result.checkpoint}")
+        self.result = result
+
+
+def train(
+    config: RunConfig | Mapping[str, Any] | str | os.PathLike[str],
+    *,
+    env: str | Callable[..., Any] | None = None,
+    overrides: Sequence[str] = (),
+) -> Result:
+    """Train, and write all of it to a new run folder.
+
+    A runtime that is already initialised is used and left running; else one is started for the run and shut down
+    after it, whatever happens.
+
+    Args:
+        config: a path, the name of a file in ``configs/``, the same as nested dicts, or a checked configuration.
+        env: an environment instead of the configuration's: an id, or a class or callable that makes one, also one
+            defined in the calling script. ``env_settings`` are its keyword arguments.
+        overrides: ``"stop.steps=1e5"`` and the like, for a configuration from a file.
+
+    Raises:
+        FileNotFoundError, ConfigError, ResourcesTooSmall: before anything has started or been written.
+        TrainingError: what stopped the run; see `rlray.train.failures`.
+        RunInterrupted: after the first Ctrl-C, when everything has been saved.
+    """
+    checked, source = resolve(config, env, overrides)
+    plan = plan_for(checked)
+    folder = RunFolder.create(checked)
+    with ExitStack() as stack:
+        console = stack.enter_context(Console(checked, frame_skip=source.frame_skip))
+        stack.enter_context(_log_lines(folder, console))
+        log.info("run folder %s; watch it with: tensorboard --logdir %s", folder.path, folder.events)
+        log.info("%s", plan)
+        stack.enter_context(_runtime(checked, folder))
+        writer = stack.enter_context(MetricsWriter(folder, checked))
+        algorithm = AlgorithmSource(checked.algo, checked.hyperparameters)
+        experiment = stack.enter_context(Experiment(checked, source, algorithm, plan, folder.checkpoints))
+        with leave_cleanly(experiment.stop):
+            for metrics in experiment:
+                step = int(metrics.pop("steps"))
+                writer.write(step, metrics)
+                console.update(metrics, step)
+        progress = experiment.progress
+        result = Result(
+            run_dir=str(folder.path),
+            steps=progress.steps,
+            episodes=progress.episodes.count,
+            updates=progress.version,
+            seconds=progress.seconds,
+            stopped_by=experiment.stopped_by or "steps",
+            checkpoint=experiment.last_checkpoint,
+            evaluation=experiment.last_evaluation,
+        )
+    if result.stopped_by == "interrupted":
+        raise RunInterrupted(result)
+    return result
+
+
+def resolve(
+    config: RunConfig | Mapping[str, Any] | str | os.PathLike[str],
+    env: str | Callable[..., Any] | None = None,
+    overrides: Sequence[str] = (),
+) -> tuple[RunConfig, EnvSource]:
+    """The checked configuration, and where its environments come from."""
+    if env is not None and not isinstance(env, str) and not callable(env):
+        raise TypeError(f"env must be an id or something that makes an environment, got {env!r}")
+    name = env if env is None or isinstance(env, str) else name_of(env)
+    if isinstance(config, str | os.PathLike):
+        checked = load_config(config, [*overrides, *([f"env={name}"] if name else [])])
+    elif overrides:
+        raise ValueError(f"overrides are for configurations from a file; write {list(overrides)!r} into the dict")
+    else:
+        values = config.model_dump() if isinstance(config, RunConfig) else dict(config)
+        checked = RunConfig.from_dict({**values, "env": name} if name else values)
+    source = EnvSource.of(checked.env if env is None else env, checked.env_settings)
+    return checked, source
+
+
+def plan_for(config: RunConfig) -> Plan:
+    """The resources for a run on the runtime that is there, or on the one that would be started."""
+    if rlray.is_initialized():
+        total: Mapping[str, float] = rlray.cluster_resources()
+    else:
+        total = {"CPU": config.engine.num_cpus or count_cpus(), "GPU": count_gpus()}
+    sims, learner = config.simulators, config.learner
+    return make_plan(sims.count, sims.num_cpus, learner.num_cpus, learner.num_gpus, total)
+
+
+@contextmanager
+def _runtime(config: RunConfig, folder: RunFolder) -> Iterator[None]:
+    if rlray.is_initialized():
+        yield
+        return
+    rlray.init(num_cpus=config.engine.num_cpus, preload=("torch", "gymnasium"), log_dir=str(folder.logs))
+    try:
+        yield
+    finally:
+        rlray.shutdown()
+
+
+@contextmanager
+def _log_lines(folder: RunFolder, console: Console) -> Iterator[None]:
+    """The driver's own log lines go to ``logs/driver.log`` and onto the console."""
+    to_file = logging.FileHandler(folder.logs / "driver.log", encoding="utf-8")
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handlers = (to_file, _ConsoleHandler(console))
+    ours = logging.getLogger("rlray.train")
+    level = ours.level
+    ours.setLevel(logging.INFO)
+    for handler in handlers:
+        ours.addHandler(handler)
+    try:
+        yield
+    finally:
+        ours.setLevel(level)
+        for handler in handlers:
+            ours.removeHandler(handler)
+            handler.close()
+
+
+class _ConsoleHandler(logging.Handler):
+    """Log lines above the live display, so that neither garbles the other."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.message(self.format(record))

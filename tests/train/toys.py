@@ -1,0 +1,155 @@
+"""A small environment and a small algorithm with real semantics whose every number can be computed by hand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from pydantic import BaseModel, ConfigDict
+
+from rlray.algos.types import Algorithm, Fragment, LearnerContext, Metrics, Weights
+from rlray.envs.types import EnvSpec
+
+
+class Corridor(gymnasium.Env[Any, Any]):
+    """Walk right for ``length`` steps: reward 1 at the end; truncated after ``limit`` steps. Action 1 is right.
+
+    The observation is (position, steps of this episode, a number drawn at reset). It can be told to misbehave:
+    ``fail`` is ``"reset"`` or ``"step"`` to raise there, ``"die"`` to kill its own process in a step.
+    ``fail_at`` counts the steps since it was made; ``once`` names a file that is made when it fails and keeps it from
+    failing again, in any process.
+    """
+
+    def __init__(
+        self,
+        length: int = 5,
+        limit: int = 20,
+        fail: str = "",
+        fail_at: int = 0,
+        once: str = "",
+        sleep: float = 0.0,
+        render_mode: str | None = None,
+    ) -> None:
+        self.observation_space = spaces.Box(-1.0, 1e6, (3,), np.float32)
+        self.action_space = spaces.Discrete(2)
+        self.render_mode = render_mode
+        self.length, self.limit, self.fail, self.fail_at, self.once, self.sleep = (
+            length,
+            limit,
+            fail,
+            fail_at,
+            once,
+            sleep,
+        )
+        self.total = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._misbehave("reset")
+        self.at, self.steps, self.drawn = 0, 0, float(self.np_random.random())
+        return self._obs(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.total += 1
+        if self.total > self.fail_at:
+            self._misbehave("step")
+        time.sleep(self.sleep)
+        self.at += 1 if action == 1 else 0
+        self.steps += 1
+        done = self.at >= self.length
+        return self._obs(), float(done), done, not done and self.steps >= self.limit, {}
+
+    def render(self) -> Any:
+        picture = np.zeros((16, 16, 3), np.uint8)
+        picture[:, min(15, self.at)] = 255
+        return picture
+
+    def _obs(self) -> Any:
+        return np.array([self.at, self.steps, self.drawn], np.float32)
+
+    def _misbehave(self, where: str) -> None:
+        wanted = "step" if self.fail == "die" else self.fail
+        if wanted != where:
+            return
+        if self.once:
+            try:
+                Path(self.once).touch(exist_ok=False)
+            except FileExistsError:
+                return
+        if self.fail == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ZeroDivisionError(f"the corridor fell in at {where}")
+
+
+class CountingSettings(BaseModel):
+    """Settings of `CountingLearner`."""
+
+    model_config = ConfigDict(extra="forbid")
+    right: float = 0.5
+    """Probability of walking right while exploring."""
+    seconds: float = 0.0
+    """How long learning from one fragment takes."""
+    fail_at: int = -1
+    """The fragment at which the learner raises; below zero never."""
+    die_at: int = -1
+    """The fragment at which the learner's process is killed."""
+
+
+class CountingPolicy:
+    """Walks right with a given probability; greedy it always does."""
+
+    def __init__(self, spec: EnvSpec, settings: CountingSettings) -> None:
+        self.right = settings.right
+        self.count = -1
+
+    def load(self, weights: Weights) -> None:
+        self.count = int(weights["count"])
+
+    def act(self, obs: Any, step: int, rng: np.random.Generator) -> tuple[Any, dict[str, Any]]:
+        actions = (rng.random(len(obs)) < self.right).astype(np.int64)
+        return actions, {"count": np.full(len(obs), self.count), "step": np.full(len(obs), step)}
+
+    def act_greedy(self, obs: Any) -> Any:
+        return np.ones(len(obs), np.int64)
+
+
+class CountingLearner:
+    """Its only weight counts its fragments; it checks what fragments promise while it counts."""
+
+    def __init__(self, spec: EnvSpec, settings: CountingSettings, context: LearnerContext) -> None:
+        self.settings = settings
+        self.count = 0
+        self.reward = 0.0
+        self.next: dict[int, tuple[int, Any]] = {}
+
+    def learn(self, fragment: Fragment) -> Metrics:
+        if self.count == self.settings.fail_at:
+            raise ArithmeticError("the loss is not a number")
+        if self.count == self.settings.die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sequence, obs = self.next.get(fragment.stream, (0, fragment.obs[0]))
+        assert fragment.sequence == sequence, f"stream {fragment.stream}: {fragment.sequence} after {sequence - 1}"
+        assert np.array_equal(fragment.obs[0], obs), "the fragments of a stream do not follow each other"
+        self.next[fragment.stream] = sequence + 1, np.array(fragment.last_obs)
+        time.sleep(self.settings.seconds)
+        self.count += 1
+        self.reward += float(fragment.reward.sum())
+        return {"updates": 1.0, "loss": float(fragment.obs.sum()), "reward_sum": self.reward}
+
+    def weights(self) -> Weights:
+        return {"count": np.array(self.count), "ballast": np.zeros(100_000)}
+
+    def state(self) -> dict[str, Any]:
+        return {"count": self.count, "reward": self.reward}
+
+    def load_state(self, state: Any) -> None:
+        self.count, self.reward = state["count"], state["reward"]
+
+
+ALGORITHM = Algorithm("counting", CountingSettings, CountingPolicy, CountingLearner)
