@@ -1,0 +1,246 @@
+"""How actors begin and end: failing constructors, kill, crashes, restarts, handles that go out of scope."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rlray
+from rlray.exceptions import ActorDiedError, RayActorError
+from tests.support import needs_proc, wait_until
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+@rlray.remote
+class Worker:
+    def __init__(self, start: int = 0, log: Path | None = None) -> None:
+        if log is not None:
+            with log.open("a") as file:
+                file.write("begun\n")
+        self.value = start
+
+    def add(self) -> int:
+        self.value += 1
+        return self.value
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def nap(self, seconds: float) -> float:
+        time.sleep(seconds)
+        return seconds
+
+    def die(self, how: int = signal.SIGKILL) -> None:
+        os.kill(os.getpid(), how)
+        time.sleep(30)
+
+    def leave(self) -> None:
+        os._exit(7)
+
+    def reconstructed(self) -> bool:
+        return rlray.get_runtime_context().was_current_actor_reconstructed
+
+
+@rlray.remote
+class Broken:
+    def __init__(self, text: str) -> None:
+        raise ValueError(f"constructor says {text}")
+
+    def call(self) -> int:
+        return 1
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+def call_until_alive(actor: Any) -> int:
+    """``add`` once the actor is back from a restart."""
+
+    def attempt() -> int:
+        try:
+            return rlray.get(actor.add.remote(), timeout=10)
+        except RayActorError:
+            return 0
+
+    return wait_until(attempt, 20)
+
+
+def test_a_failing_constructor_shows_at_the_first_call() -> None:
+    actor = Broken.remote("no")
+    with pytest.raises(ActorDiedError, match="constructor says no") as caught:
+        rlray.get(actor.call.remote(), timeout=20)
+    assert "__init__" in str(caught.value)
+    assert "Broken" in str(caught.value)
+    with pytest.raises(RayActorError, match="constructor says no"):
+        rlray.get(actor.call.remote(), timeout=20)
+
+
+def test_a_constructor_whose_argument_failed() -> None:
+    def fail() -> None:
+        raise KeyError("argument")
+
+    actor = Worker.remote(rlray.remote(fail).remote())
+    with pytest.raises(RayActorError, match="argument"):
+        rlray.get(actor.add.remote(), timeout=20)
+
+
+def test_kill_ends_it_now() -> None:
+    actor = Worker.remote()
+    pid = rlray.get(actor.pid.remote())
+    running = actor.nap.remote(60)
+    rlray.kill(actor)
+    for ref in (running, actor.add.remote()):
+        with pytest.raises(RayActorError, match=r"(?i)kill"):
+            rlray.get(ref, timeout=10)
+    assert wait_until(lambda: not alive(pid), 5)
+
+
+def test_kill_of_an_actor_that_has_not_begun() -> None:
+    actor = Worker.remote(rlray.remote(lambda: time.sleep(1.0) or 1).remote())
+    rlray.kill(actor)
+    with pytest.raises(RayActorError):
+        rlray.get(actor.add.remote(), timeout=10)
+
+
+def test_kill_twice_is_harmless_and_takes_only_actors() -> None:
+    actor = Worker.remote()
+    rlray.get(actor.add.remote())
+    rlray.kill(actor)
+    rlray.kill(actor)
+    with pytest.raises((TypeError, ValueError), match=r"(?i)actor"):
+        rlray.kill(rlray.put(1))
+
+
+@pytest.mark.parametrize(
+    ("how", "named"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGSEGV, "SIGSEGV")], ids=["SIGKILL", "SIGSEGV"]
+)
+def test_a_crash_names_the_class_and_the_signal(how: int, named: str) -> None:
+    actor = Worker.remote()
+    with pytest.raises(RayActorError, match=named) as caught:
+        rlray.get(actor.die.remote(how), timeout=20)
+    assert "Worker" in str(caught.value)
+    with pytest.raises(ActorDiedError):
+        rlray.get(actor.add.remote(), timeout=20)
+
+
+def test_os_exit_names_the_code() -> None:
+    with pytest.raises(RayActorError, match=r"\b7\b"):
+        rlray.get(Worker.remote().leave.remote(), timeout=20)
+
+
+def test_killed_from_outside_while_idle() -> None:
+    actor = Worker.remote()
+    os.kill(rlray.get(actor.pid.remote()), signal.SIGKILL)
+
+    def call_on() -> None:
+        while True:
+            rlray.get(actor.add.remote(), timeout=20)
+
+    with pytest.raises(RayActorError, match="SIGKILL"):
+        call_on()
+
+
+def test_results_of_a_dead_actor_stay() -> None:
+    actor = Worker.remote(4)
+    ref = actor.add.remote()
+    rlray.wait([ref])
+    rlray.kill(actor)
+    assert rlray.get(ref, timeout=10) == 5
+
+
+def test_every_queued_call_fails_when_the_actor_dies() -> None:
+    actor = Worker.remote()
+    refs = [actor.die.remote()] + [actor.add.remote() for _ in range(20)]
+    for ref in refs:
+        with pytest.raises(RayActorError):
+            rlray.get(ref, timeout=20)
+
+
+def test_restarts_with_fresh_state_as_often_as_allowed(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    actor = Worker.options(max_restarts=2).remote(10, log)
+    for life in range(3):
+        assert call_until_alive(actor) == 11
+        assert rlray.get([actor.add.remote(), actor.reconstructed.remote()]) == [12, life > 0]
+        with pytest.raises(RayActorError):
+            rlray.get(actor.die.remote(), timeout=20)
+    with pytest.raises(ActorDiedError):
+        rlray.get(actor.add.remote(), timeout=20)
+    assert log.read_text().count("begun") == 3
+
+
+def test_restarts_for_ever_with_minus_one() -> None:
+    actor = Worker.options(max_restarts=-1).remote()
+    for _ in range(4):
+        assert call_until_alive(actor) == 1
+        os.kill(rlray.get(actor.pid.remote()), signal.SIGKILL)
+
+
+def test_task_retries_bridge_a_restart(tmp_path: Path) -> None:
+    """With ``max_task_retries`` a call in flight is run again by the next life; the caller sees no error."""
+    marker = tmp_path / "died"
+
+    @rlray.remote(max_restarts=1, max_task_retries=1)
+    class Fragile:
+        def work(self, i: int) -> int:
+            if i == 3 and not marker.exists():
+                marker.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return i
+
+    actor = Fragile.remote()
+    assert rlray.get([actor.work.remote(i) for i in range(6)], timeout=30) == list(range(6))
+
+
+def test_kill_without_no_restart_restarts() -> None:
+    actor = Worker.options(max_restarts=1).remote(5)
+    first, _ = rlray.get([actor.pid.remote(), actor.add.remote()])
+    rlray.kill(actor, no_restart=False)
+
+    def reborn() -> bool:
+        try:
+            return bool(rlray.get(actor.pid.remote(), timeout=10) != first)
+        except RayActorError:
+            return False
+
+    assert wait_until(reborn, 20)
+    assert rlray.get(actor.add.remote()) == 6
+    rlray.kill(actor)
+    with pytest.raises(RayActorError):
+        rlray.get(actor.add.remote(), timeout=10)
+
+
+@needs_proc
+def test_ends_when_the_last_handle_goes() -> None:
+    actor = Worker.remote()
+    pid = rlray.get(actor.pid.remote())
+    inside = rlray.put([actor])
+    del actor
+    time.sleep(0.5)
+    assert alive(pid), "a handle inside a put value counts"
+    assert rlray.get(rlray.get(inside)[0].add.remote()) == 1
+    del inside
+    assert wait_until(lambda: not alive(pid), 5)
+
+
+@needs_proc
+def test_calls_made_before_the_last_handle_went_are_carried_out() -> None:
+    ref = Worker.remote(1).add.remote()
+    assert rlray.get(ref, timeout=20) == 2
+    slow = Worker.remote().nap.remote(0.5)
+    assert rlray.get(slow, timeout=20) == 0.5
+
+
+def test_many_short_lives() -> None:
+    for i in range(15):
+        assert rlray.get(Worker.remote(i).add.remote(), timeout=20) == i + 1

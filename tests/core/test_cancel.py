@@ -1,0 +1,211 @@
+"""`cancel`: queued and running tasks, by force, with their children."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rlray
+from rlray.exceptions import RayError, TaskCancelledError, WorkerCrashedError
+from tests.support import wait_until
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+@rlray.remote
+def busy(marker: Path, seconds: float = 60.0) -> str:
+    """Sleep in small steps, as code that can be interrupted does."""
+    marker.write_text(str(os.getpid()))
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.01)
+    return "slept"
+
+
+@rlray.remote
+def quick(value: Any = None) -> Any:
+    return value
+
+
+def started(marker: Path) -> int:
+    """Wait for the task that writes ``marker``; its worker's pid."""
+    assert wait_until(lambda: marker.exists() and marker.read_text(), 20)
+    return int(marker.read_text())
+
+
+def test_a_running_task(tmp_path: Path) -> None:
+    ref = busy.remote(tmp_path / "m")
+    started(tmp_path / "m")
+    rlray.cancel(ref)
+    with pytest.raises(TaskCancelledError):
+        rlray.get(ref, timeout=10)
+
+
+def test_a_task_blocked_in_one_long_sleep(tmp_path: Path) -> None:
+    marker = tmp_path / "m"
+
+    @rlray.remote
+    def sleeper() -> None:
+        marker.write_text(str(os.getpid()))
+        time.sleep(60)
+
+    ref = sleeper.remote()
+    started(marker)
+    rlray.cancel(ref)
+    with pytest.raises(TaskCancelledError):
+        rlray.get(ref, timeout=10)
+
+
+def test_queued_tasks_never_run(tmp_path: Path) -> None:
+    hogs = [busy.remote(tmp_path / f"hog{i}") for i in range(4)]
+    for i in range(4):
+        started(tmp_path / f"hog{i}")
+    queued = [busy.remote(tmp_path / f"queued{i}") for i in range(3)]
+    for ref in queued:
+        rlray.cancel(ref)
+    for ref in queued:
+        with pytest.raises(TaskCancelledError):
+            rlray.get(ref, timeout=10)
+    for ref in hogs:
+        rlray.cancel(ref)
+    for ref in hogs:
+        with pytest.raises(TaskCancelledError):
+            rlray.get(ref, timeout=10)
+    assert rlray.get(quick.remote(1), timeout=20) == 1
+    assert not list(tmp_path.glob("queued*"))
+
+
+def test_a_task_that_waits_for_its_argument(tmp_path: Path) -> None:
+    slow = busy.remote(tmp_path / "slow")
+    waiting = quick.remote(slow)
+    started(tmp_path / "slow")
+    rlray.cancel(waiting)
+    with pytest.raises(TaskCancelledError):
+        rlray.get(waiting, timeout=10)
+    rlray.cancel(slow)
+    with pytest.raises(TaskCancelledError):
+        rlray.get(slow, timeout=10)
+
+
+def test_a_task_that_depends_on_a_cancelled_one_fails_too(tmp_path: Path) -> None:
+    slow = busy.remote(tmp_path / "slow")
+    dependent = quick.remote(slow)
+    started(tmp_path / "slow")
+    rlray.cancel(slow)
+    with pytest.raises(RayError, match=r"(?i)cancel"):
+        rlray.get(dependent, timeout=10)
+
+
+def test_by_force_where_asking_does_not_help(tmp_path: Path) -> None:
+    marker = tmp_path / "m"
+
+    @rlray.remote
+    def stubborn() -> None:
+        marker.write_text(str(os.getpid()))
+        while True:
+            try:
+                while True:
+                    time.sleep(0.01)
+            except KeyboardInterrupt:
+                continue
+
+    ref = stubborn.remote()
+    pid = started(marker)
+    rlray.cancel(ref, force=True)
+    with pytest.raises((TaskCancelledError, WorkerCrashedError)):
+        rlray.get(ref, timeout=10)
+    assert wait_until(lambda: not os.path.exists(f"/proc/{pid}") or "Z" in Path(f"/proc/{pid}/stat").read_text(), 5)
+    marker.unlink()
+    time.sleep(0.3)
+    assert not marker.exists(), "a cancelled task was retried"
+
+
+def test_children_are_cancelled_with_their_parent(tmp_path: Path) -> None:
+    @rlray.remote
+    def parent(folder: Path) -> None:
+        rlray.get([busy.remote(folder / f"child{i}") for i in range(2)])
+
+    ref = parent.remote(tmp_path)
+    for i in range(2):
+        started(tmp_path / f"child{i}")
+    rlray.cancel(ref)
+    with pytest.raises(TaskCancelledError):
+        rlray.get(ref, timeout=10)
+    assert wait_until(lambda: rlray.available_resources().get("CPU") == 4.0, 10), "children still hold their CPUs"
+
+
+def test_children_are_spared_if_asked(tmp_path: Path) -> None:
+    done = tmp_path / "done"
+
+    @rlray.remote
+    def child() -> None:
+        (tmp_path / "child").write_text(str(os.getpid()))
+        time.sleep(0.8)
+        done.touch()
+
+    @rlray.remote
+    def parent() -> None:
+        rlray.get(child.remote())
+
+    ref = parent.remote()
+    started(tmp_path / "child")
+    rlray.cancel(ref, recursive=False)
+    with pytest.raises(TaskCancelledError):
+        rlray.get(ref, timeout=10)
+    assert wait_until(done.exists, 10)
+
+
+def test_a_finished_task_is_left_alone() -> None:
+    ref = quick.remote(3)
+    assert rlray.get(ref) == 3
+    rlray.cancel(ref)
+    assert rlray.get(ref) == 3
+    rlray.cancel(ref, force=True)
+    assert rlray.get([ref, quick.remote(4)]) == [3, 4]
+
+
+def test_workers_survive_a_storm_of_cancels() -> None:
+    """Cancels race with starting, running and ending tasks: each is either done or cancelled, none is lost."""
+    for _ in range(6):
+        refs = [rlray.remote(lambda i: time.sleep(0.002 * (i % 3)) or i).remote(i) for i in range(20)]
+        for ref in refs[::2]:
+            rlray.cancel(ref)
+        for i, ref in enumerate(refs):
+            try:
+                assert rlray.get(ref, timeout=30) == i
+            except TaskCancelledError:
+                assert i % 2 == 0, "a task that nobody cancelled"
+    assert rlray.get([quick.remote(i) for i in range(50)], timeout=30) == list(range(50))
+
+
+def test_queued_actor_calls() -> None:
+    @rlray.remote
+    class Slow:
+        def work(self, seconds: float, value: int) -> int:
+            time.sleep(seconds)
+            return value
+
+    actor = Slow.remote()
+    running, queued, last = actor.work.remote(0.6, 1), actor.work.remote(0, 2), actor.work.remote(0, 3)
+    rlray.cancel(queued)
+    assert rlray.get(running, timeout=20) == 1
+    with pytest.raises(TaskCancelledError):
+        rlray.get(queued, timeout=10)
+    assert rlray.get(last, timeout=10) == 3
+
+
+def test_refuses_what_it_cannot_do() -> None:
+    @rlray.remote
+    class Idle:
+        def call(self) -> None:
+            pass
+
+    actor = Idle.remote()
+    with pytest.raises(ValueError, match="force"):
+        rlray.cancel(actor.call.remote(), force=True)
+    with pytest.raises(TypeError, match="int"):
+        rlray.cancel(5)
