@@ -40,6 +40,8 @@ class DQNLearner:
         self._network = network.to(context.device)
         self._target = copy.deepcopy(network.body).requires_grad_(False)
         self._parameters = list(network.parameters())
+        theirs = network.body.state_dict(keep_vars=True)
+        self._pairs = [(own, theirs[name]) for name, own in self._target.state_dict(keep_vars=True).items()]
         self._optimizer = torch.optim.Adam(
             self._parameters, lr=config.learning_rate.at(0, context.total_steps), eps=config.adam_eps, fused=True
         )
@@ -144,11 +146,11 @@ class DQNLearner:
 
     @torch.no_grad()
     def _move_target(self) -> None:
-        online = self._network.body
-        for own, theirs in zip(self._target.parameters(), online.parameters(), strict=True):
-            own.lerp_(theirs, self._config.target_tau)
-        for kept, buffer in zip(self._target.buffers(), online.buffers(), strict=True):
-            kept.copy_(buffer)
+        for own, theirs in self._pairs:
+            if own.is_floating_point():
+                own.lerp_(theirs, self._config.target_tau)
+            else:
+                own.copy_(theirs)
 
     def _check_finite(self, metrics: Metrics) -> None:
         if not all(map(np.isfinite, (metrics["loss"], metrics["grad_norm"]))):

@@ -1,0 +1,64 @@
+"""DQN learns: values that are known, and behaviour up to a threshold."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rlray.algos import LearnerContext, get_algorithm
+from tests.algos.toys import Catch, Corridor, Endings, Toy, fragments, mean_return
+
+DQN = get_algorithm("dqn")
+
+
+def train(env: Toy, settings: dict[str, Any], count: int, length: int = 4, seed: int = 0) -> tuple[Any, Any]:
+    """Play and learn in turn, for ``count`` fragments; returns policy and learner."""
+    config = DQN.config.model_validate(settings)
+    policy = DQN.make_policy(env.spec, config)
+    learner = DQN.make_learner(env.spec, config, LearnerContext("cpu", seed, count * length * env.num_envs))
+    for fragment in itertools.islice(fragments(env, policy, np.random.default_rng(seed), length), count):
+        learner.learn(fragment)
+        policy.load(learner.weights())
+    return policy, learner
+
+
+@pytest.mark.parametrize(("n_step", "double"), [(1, True), (3, True), (1, False)])
+def test_values_where_episodes_end_in_either_way(n_step: int, double: bool) -> None:
+    settings = {
+        "network": {"kind": "mlp", "hidden": 32}, "discount": 0.6, "n_step": n_step, "double": double,
+        "warmup_steps": 64, "samples_per_step": 24, "epsilon": 1.0, "target_update_every": 20,
+        "learning_rate": {"points": [[0, 1e-2], [1, 1e-4]], "of": "run"},
+    }  # fmt: skip
+    _, learner = train(Endings(8), settings, count=20)
+    import torch
+
+    with torch.no_grad():
+        values = learner._network(torch.eye(6)).numpy()
+    expected = np.array(Endings.values(0.6))
+    np.testing.assert_allclose(values, np.stack([expected, expected], axis=1), atol=0.06)
+
+
+def test_finds_its_way_along_a_corridor() -> None:
+    settings = {
+        "network": {"kind": "mlp", "hidden": 32, "dueling": True}, "discount": 0.9, "n_step": 3, "warmup_steps": 100,
+        "learning_rate": 3e-3, "target_tau": 0.05, "target_update_every": 1, "epsilon": [[0, 1.0], [1500, 0.1]],
+    }  # fmt: skip
+    untrained = DQN.make_policy(Corridor.spec, DQN.config.model_validate(settings))
+    assert mean_return(Corridor(2), untrained, 2) == 0.0
+    policy, _ = train(Corridor(8), settings, count=70)
+    assert mean_return(Corridor(2), policy, 2) == 1.0
+
+
+def test_learns_to_catch_from_pictures() -> None:
+    settings = {
+        "network": {"kind": "conv", "filters": 16, "kernels": 3, "strides": 2, "hidden": 64, "dueling": True},
+        "discount": 0.95, "n_step": 3, "warmup_steps": 500, "learning_rate": 2e-3, "target_tau": 0.02,
+        "target_update_every": 1, "epsilon": [[0, 1.0], [1500, 0.05]],
+    }  # fmt: skip
+    untrained = DQN.make_policy(Catch.spec, DQN.config.model_validate(settings))
+    assert mean_return(Catch(16, seed=1), untrained, 160) < 0.5
+    policy, _ = train(Catch(16), settings, count=50)
+    assert mean_return(Catch(16, seed=1), policy, 160) > 0.9

@@ -1,0 +1,189 @@
+"""Tiny vector environments with known answers, and a loop that plays them and hands on the fragments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from rlray.algos.types import Fragment, Policy
+from rlray.envs.types import EnvSpec, VecStep
+
+
+class Toy:
+    """Same-step autoreset around `begin` and `move`, written for one environment at a time."""
+
+    spec: EnvSpec
+
+    def __init__(self, num_envs: int, seed: int = 0) -> None:
+        self.num_envs = num_envs
+        self.rng = np.random.default_rng(seed)
+        self.cells: list[Any] = [None] * num_envs
+
+    def begin(self) -> Any:
+        """A first state."""
+        raise NotImplementedError
+
+    def move(self, state: Any, action: int) -> tuple[Any, float, bool, bool]:
+        """Next state, reward, terminated, truncated."""
+        raise NotImplementedError
+
+    def look(self, state: Any) -> np.ndarray:
+        """The whole observation of a state."""
+        raise NotImplementedError
+
+    def reset(self, seed: int | None = None) -> np.ndarray:
+        self.cells = [self.begin() for _ in range(self.num_envs)]
+        return np.stack([self.look(state) for state in self.cells])
+
+    def step(self, actions: np.ndarray) -> VecStep:
+        moved = [self.move(state, int(action)) for state, action in zip(self.cells, actions, strict=True)]
+        terminated = np.array([m[2] for m in moved])
+        truncated = np.array([m[3] for m in moved])
+        index = np.flatnonzero(terminated | truncated)
+        finals = [self.look(moved[b][0]) for b in index]
+        self.cells = [self.begin() if b in index else m[0] for b, m in enumerate(moved)]
+        return VecStep(
+            obs=np.stack([self.look(state) for state in self.cells]),
+            reward=np.array([m[1] for m in moved], np.float32),
+            terminated=terminated,
+            truncated=truncated,
+            valid=np.ones(self.num_envs, np.bool_),
+            final_index=index,
+            final_obs=np.stack(finals) if finals else None,
+        )
+
+
+class Endings(Toy):
+    """Six states, one-hot; actions do nothing. Each shows another way for an episode to go on or to end.
+
+    state 0: reward 1, terminated, seeming to lead back to 0        value 1
+    state 1: reward 1, truncated, leading back to 1                 value 1 + g v(1) = 1 / (1 - g)
+    state 2: reward 0, truncated, leading to 3                      value g v(3)
+    state 3: reward 3, terminated                                   value 3
+    state 4: reward 1, leads to 0                                   value 1 + g
+    state 5: reward -1, leads to 2                                  value -1 + g^2 v(3)
+    """
+
+    spec = EnvSpec("Endings-v0", spaces.Box(0, 1, (6,), np.float32), spaces.Discrete(2))
+
+    @staticmethod
+    def values(g: float) -> list[float]:
+        return [1, 1 / (1 - g), 3 * g, 3, 1 + g, -1 + 3 * g * g]
+
+    def begin(self) -> int:
+        return int(self.rng.integers(6))
+
+    def move(self, state: int, action: int) -> tuple[int, float, bool, bool]:
+        return (
+            (0, 1.0, True, False), (1, 1.0, False, True), (3, 0.0, False, True),
+            (3, 3.0, True, False), (0, 1.0, False, False), (2, -1.0, False, False),
+        )[state]  # fmt: skip
+
+    def look(self, state: int) -> np.ndarray:
+        return np.eye(6, dtype=np.float32)[state]
+
+
+class Corridor(Toy):
+    """Seven cells, one-hot. Right at the far end: reward 1, terminated. Truncated after 20 steps without it."""
+
+    spec = EnvSpec("Corridor-v0", spaces.Box(0, 1, (7,), np.float32), spaces.Discrete(2, start=1))
+    shortest = 7
+
+    def begin(self) -> tuple[int, int]:
+        return 0, 0
+
+    def move(self, state: tuple[int, int], action: int) -> tuple[tuple[int, int], float, bool, bool]:
+        assert action in (1, 2)
+        cell, time = state
+        if action == 2 and cell == 6:
+            return (cell, time + 1), 1.0, True, False
+        cell = min(max(cell + (1 if action == 2 else -1), 0), 6)
+        return (cell, time + 1), 0.0, False, time + 1 == 20
+
+    def look(self, state: tuple[int, int]) -> np.ndarray:
+        return np.eye(7, dtype=np.float32)[state[0]]
+
+
+class Catch(Toy):
+    """Pictures: a ball comes down in a slanted line, and must be caught. Two frames show where it is going.
+
+    Reward 1 or -1 in the last of 4 steps; a random policy catches about every other one.
+    """
+
+    size = 6
+    height = 4
+    spec = EnvSpec("Catch-v0", spaces.Box(0, 255, (2, 6, 6), np.uint8), spaces.Discrete(3), frame_stack=2, pad="repeat")
+
+    def begin(self) -> dict[str, int]:
+        drift = int(self.rng.integers(-1, 2))
+        low, high = max(0, -self.height * drift), min(self.size, self.size - self.height * drift)
+        ball = int(self.rng.integers(low, high))
+        return {"row": 0, "ball": ball, "drift": drift, "paddle": int(self.rng.integers(1, self.size - 1))}
+
+    def move(self, state: dict[str, int], action: int) -> tuple[dict[str, int], float, bool, bool]:
+        paddle = min(max(state["paddle"] + action - 1, 1), self.size - 2)
+        moved = {**state, "row": state["row"] + 1, "ball": state["ball"] + state["drift"], "paddle": paddle}
+        if moved["row"] < self.height:
+            return moved, 0.0, False, False
+        return moved, 1.0 if abs(moved["ball"] - paddle) <= 1 else -1.0, True, False
+
+    def look(self, state: dict[str, int]) -> np.ndarray:
+        before = {**state, "row": state["row"] - 1, "ball": state["ball"] - state["drift"]} if state["row"] else state
+        return np.stack([self._frame(before), self._frame(state)])
+
+    def _frame(self, state: dict[str, int]) -> np.ndarray:
+        frame = np.full((self.size, self.size), 30, np.uint8)
+        frame[state["row"], state["ball"]] = 220
+        frame[-1, state["paddle"] - 1 : state["paddle"] + 2] = 140
+        return frame
+
+
+def fragments(env: Toy, policy: Policy, rng: np.random.Generator, length: int, stream: int = 0) -> Iterator[Fragment]:
+    """Play on and on; ``policy`` may be given new weights between two fragments."""
+    spec, obs = env.spec, env.reset()
+    first = np.ones(env.num_envs, np.bool_)
+    sequence = steps = 0
+    while True:
+        rows: dict[str, list[Any]] = {}
+        index: list[tuple[int, int]] = []
+        finals: list[np.ndarray] = []
+        for t in range(length):
+            action, _ = policy.act(obs, steps, rng)
+            out = env.step(action)
+            row = {"obs": newest(spec, obs), "first": first, "action": action, "reward": out.reward}
+            row |= {"terminated": out.terminated, "truncated": out.truncated, "valid": out.valid}
+            for name, value in row.items():
+                rows.setdefault(name, []).append(value.copy())
+            if out.final_obs is not None:
+                index += [(t, int(b)) for b in out.final_index]
+                finals += list(newest(spec, out.final_obs))
+            obs, first = out.obs, out.terminated | out.truncated
+            steps += env.num_envs
+        yield Fragment(
+            stream=stream,
+            sequence=sequence,
+            final_index=np.array(index, np.int64).reshape(-1, 2),
+            final_obs=np.array(finals, obs.dtype).reshape(-1, *spec.frame_shape),
+            last_obs=obs.copy(),
+            **{name: np.stack(values) for name, values in rows.items()},
+        )
+        sequence += 1
+
+
+def newest(spec: EnvSpec, obs: np.ndarray) -> np.ndarray:
+    return obs[:, -1] if spec.frame_stack > 1 else obs
+
+
+def mean_return(env: Toy, policy: Policy, episodes: int) -> float:
+    """Of greedy episodes, as many in each environment."""
+    obs, total, ended = env.reset(), 0.0, np.zeros(env.num_envs, int)
+    quota = episodes // env.num_envs
+    while (ended < quota).any():
+        out = env.step(policy.act_greedy(obs))
+        total += float(out.reward[ended < quota].sum())
+        ended += out.terminated | out.truncated
+        obs = out.obs
+    return total / (quota * env.num_envs)
