@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import TextIO
 
 import rich.console
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from rlray.config import RunConfig
@@ -58,7 +58,7 @@ class Console:
         self._line_at = -interval  # when the last plain line was written, in seconds since the start
         self._line_due = False
         self._live: Live | None = None
-        terminal = rich.console.Console(file=self._out, highlight=False)
+        self._terminal = terminal = rich.console.Console(file=self._out, highlight=False)
         if self._out.isatty() and not terminal.is_dumb_terminal and terminal.encoding.startswith("utf"):
             ours = self._out in (sys.stdout, sys.stderr)
             self._live = Live(
@@ -101,7 +101,7 @@ class Console:
     def message(self, text: str) -> None:
         """Show ``text`` as it is, on lines of its own that stay."""
         if self._live is not None:
-            self._live.console.print(Text(text))
+            self._terminal.print(Text(text))
         else:
             self._out.write(f"{text}\n")
             self._out.flush()
@@ -146,22 +146,17 @@ class Console:
         left = self._left()
         return f"elapsed {_clock(self._elapsed)}" + ("" if left is None else f", left {_clock(left)}")
 
-    def _display(self) -> Table:
-        config, stop = self._config, self._config.stop
+    def _display(self) -> Group:
+        """Lines of the terminal's width, never more: a line that wraps would make the display jump."""
+        config, stop, clock = self._config, self._config.stop, self._clock()
         done = self._step / stop.steps
         if stop.minutes is not None:
             done = max(done, self._elapsed / (stop.minutes * 60))
-        head = Table.grid(expand=True)
-        head.add_column(no_wrap=True, overflow="ellipsis")
-        head.add_column(justify="right", no_wrap=True)
-        head.add_row(Text(f"{config.name}: {config.algo} on {config.env}", "bold"), Text(self._clock()))
-        table = Table.grid(expand=True)
-        table.add_column(no_wrap=True, overflow="ellipsis")
-        table.add_row(head)
-        table.add_row(ProgressBar(total=1.0, completed=min(1.0, done)))
-        for row in self._rows():
-            table.add_row(Text("   ".join(row)))
-        return table
+        head = Text(f"{config.name}: {config.algo} on {config.env}", "bold", no_wrap=True, overflow="ellipsis")
+        head.truncate(max(1, self._terminal.width - len(clock) - 1), overflow="ellipsis", pad=True)
+        head.append(f" {clock}", "not bold")
+        rows = [Text("   ".join(row), no_wrap=True, overflow="ellipsis") for row in self._rows()]
+        return Group(head, ProgressBar(total=1.0, completed=min(1.0, done)), *rows)
 
     def _write_line(self) -> None:
         self._line_at, self._line_due = self._elapsed, False
