@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+_ENVIRONMENTS = ("ALE/Pong-v5", "LunarLander-v3", "rlray/Pong-v0")
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
@@ -135,12 +136,11 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
 def _list(options: argparse.Namespace) -> int:
     from rlray.algos import algorithm_names
     from rlray.config import config_folders
-    from rlray.envs import bundled_ids
 
     configs = {path.name: path for folder in reversed(config_folders()) for path in sorted(folder.glob("*.yaml"))}
     for title, names in (
         ("algorithms", algorithm_names()),
-        ("environments (and any gymnasium id, or package.module:Class)", bundled_ids()),
+        ("environments (and any other id of gymnasium, or package.module:Class)", _ENVIRONMENTS),
         ("configurations", sorted(configs)),
     ):
         print(f"{title}:")

@@ -13,6 +13,7 @@ import rlray
 from rlray import ObjectRef
 from rlray.algos.types import Metrics
 from rlray.config.schema import RunConfig
+from rlray.envs.types import EnvSpec
 from rlray.train import seeds
 from rlray.train.checkpoint import new_checkpoint_path
 from rlray.train.evaluator import EvalResult, EvaluatorSetup
@@ -62,9 +63,7 @@ class Experiment:
     Raises, while iterated: the errors of `rlray.train.failures`; the actors are then ended already.
     """
 
-    def __init__(
-        self, config: RunConfig, env: EnvSource, algorithm: AlgorithmSource, plan: Plan, checkpoints: Path
-    ) -> None:
+    def __init__(self, config: RunConfig, env: EnvSource, spec: EnvSpec, plan: Plan, checkpoints: Path) -> None:
         self.config = config
         self.plan = plan
         self.progress = Progress()
@@ -80,6 +79,7 @@ class Experiment:
         round_steps = config.simulators.envs * config.simulators.fragment_length * config.simulators.count
         self._record_marks = Marks(max(round_steps, config.stop.steps // MAX_RECORDS))
         self._evaluations = 0
+        algorithm = AlgorithmSource(config.algo, config.hyperparameters)
         seed = config.seed
 
         def simulator(number: int, life: int, stream: int) -> SimulatorSetup:
@@ -87,7 +87,7 @@ class Experiment:
             return SimulatorSetup(env, algorithm, number, life, stream, seed, envs, length, plan.simulator_cpus)
 
         self._learner = LearnerLink(
-            LearnerSetup(env, algorithm, seed, config.stop.steps, plan.learner_cpus, plan.learner_gpus)
+            LearnerSetup(spec, algorithm, seed, config.stop.steps, plan.learner_cpus, plan.learner_gpus)
         )
         self._fleet = Fleet(simulator, plan.simulators)
         self._evaluator = EvaluatorLink(EvaluatorSetup(env, algorithm, plan.evaluator_cpus))
@@ -145,7 +145,7 @@ class Experiment:
 
     def _settled(self) -> bool:
         """Whether counters and weights may be looked at: always, or between two rounds where all is in fixed order."""
-        under_way = self._finished or self._learner.backlog or self._learner.refreshing or any(self._fleet.rollouts())
+        under_way = self._finished or self._learner.backlog or any(self._fleet.rollouts())
         return not self._sync or not under_way
 
     def _launch(self) -> None:
@@ -154,11 +154,11 @@ class Experiment:
             return
         step, sims = self._collected, self.config.simulators
         for number in self._fleet.idle():
-            asked_for = sum(1 for _ in self._fleet.rollouts()) * sims.envs * sims.fragment_length
-            if step + asked_for >= self.config.stop.steps:
+            playing = sum(1 for _ in self._fleet.rollouts())
+            if step + playing * sims.envs * sims.fragment_length >= self.config.stop.steps:
                 break
-            if not self._sync and self._learner.backlog > len(self._fleet):
-                break
+            if not self._sync and playing + self._learner.backlog > len(self._fleet):
+                break  # one fragment more than simulators: enough for the learner never to wait for a message
             self._fleet.launch(number, self._learner.weights, self._learner.version, step)
 
     def _wait(self) -> set[ObjectRef]:
@@ -180,10 +180,11 @@ class Experiment:
                 self._collected += stats.steps
                 self._finished.append((rollout, stats))
         if self._finished and not (self._sync and any(self._fleet.rollouts())):
-            for rollout, stats in sorted(self._finished, key=lambda one: one[0].number):
-                self._learner.learn(rollout.fragment, stats)
+            self._finished.sort(key=lambda one: one[0].number)
+            last = self._finished[-1][0]
+            for rollout, stats in self._finished:
+                self._learner.learn(rollout.fragment, stats, publish=not self._sync or rollout is last)
             self._finished = []
-            self._learner.refresh()
         for report, stats in self._learner.collect(ready.__contains__):
             self.progress.add(report, stats)
 
@@ -215,9 +216,7 @@ class Experiment:
         yield self.progress.record()
         self._learner.settle_checkpoint()
         self._save()
-        self._learner.settle_weights()
         self._learner.refresh()
-        self._learner.settle_weights()
         if self.config.eval.final_episodes:
             yield from self._evaluation_to_its_end()  # one that is still under way
             if self._asked is None:

@@ -9,16 +9,17 @@ from typing import Any
 
 from rlray import method
 from rlray.algos.types import Fragment, Learner, LearnerContext, Metrics, Weights
+from rlray.envs.types import EnvSpec
 from rlray.train import seeds, threads
 from rlray.train.checkpoint import load_checkpoint, save_checkpoint
-from rlray.train.sources import AlgorithmSource, EnvSource
+from rlray.train.sources import AlgorithmSource
 
 
 @dataclass(frozen=True)
 class LearnerSetup:
     """What the learner is made from; small enough to travel in the message that creates it."""
 
-    env: EnvSource
+    spec: EnvSpec
     algorithm: AlgorithmSource
     seed: int  # of the run
     total_steps: int  # agent steps the run is planned for
@@ -33,6 +34,7 @@ class LearnReport:
     version: int  # of the weights after it: gradient steps since the start of the run
     updates: int  # gradient steps done for it
     metrics: Metrics  # what the algorithm reports
+    published: bool  # whether weights of that version came with it
     busy_seconds: float  # spent in learning from it
     idle_seconds: float  # waited for it since the call before
 
@@ -46,13 +48,11 @@ class LearnerActor:
     def __init__(self, setup: LearnerSetup) -> None:
         self._setup = setup
         self._version = 0
+        self._published: int | None = None
         self._idle_since = time.perf_counter()
 
     def start(self) -> str:
-        """Make network, optimiser and replay; returns a line about the device and the threads.
-
-        Raises: whatever making the environment's spec raises, as EnvironmentFailed.
-        """
+        """Make network, optimiser and replay; returns a line about the device and the threads."""
         import torch
 
         setup = self._setup
@@ -61,23 +61,31 @@ class LearnerActor:
         sequence = seeds.sequence(setup.seed, seeds.Role.LEARNER)
         seeds.seed_torch(sequence)
         context = LearnerContext(device, seeds.integer(sequence), setup.total_steps)
-        self._learner: Learner = setup.algorithm.make_learner(setup.env.spec(), context)
+        self._learner: Learner = setup.algorithm.make_learner(setup.spec, context)
         self._idle_since = time.perf_counter()
         return f"learner: {device}, {count} thread(s)"
 
-    def learn(self, fragment: Fragment) -> LearnReport:
-        """Take in ``fragment`` and do the updates that are due."""
+    @method(num_returns=2)
+    def learn(self, fragment: Fragment, publish: bool) -> tuple[LearnReport, Weights | None]:
+        """Take in ``fragment`` and do the updates that are due.
+
+        The second result is the weights after it, if ``publish`` asks for them and they are newer than the last ones
+        published; else None.
+        """
         begin = time.perf_counter()
         idle = begin - self._idle_since
         metrics = self._learner.learn(fragment)
         updates = int(metrics.pop("updates"))
         self._version += updates
+        weights = self.weights()[0] if publish and self._version != self._published else None
         self._idle_since = time.perf_counter()
-        return LearnReport(self._version, updates, metrics, self._idle_since - begin, idle)
+        report = LearnReport(self._version, updates, metrics, weights is not None, self._idle_since - begin, idle)
+        return report, weights
 
     @method(num_returns=2)
     def weights(self) -> tuple[Weights, int]:
         """The weights that policies should run with now, as numpy arrays by name, and their version."""
+        self._published = self._version
         return dict(self._learner.weights()), self._version
 
     def save(self, path: str, progress: Mapping[str, Any]) -> str:

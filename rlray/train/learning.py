@@ -22,24 +22,22 @@ T = TypeVar("T")
 class LearnerLink:
     """Calls the learner, in order, and never waits for it unless told to.
 
-    Guarantees: reports come in the order in which fragments were given; at most one request for weights and one
-    checkpoint are under way.
+    Guarantees: reports come in the order in which fragments were given; new weights come together with the report of
+    the fragment after which they were taken; at most one checkpoint is under way.
     """
 
     def __init__(self, setup: LearnerSetup) -> None:
         self._actor = rlray.remote(LearnerActor).options(num_cpus=setup.num_cpus, num_gpus=setup.num_gpus).remote(setup)
-        self._learning: deque[tuple[ObjectRef, RolloutStats]] = deque()
-        self._refreshing: tuple[ObjectRef, ObjectRef] | None = None  # weights, version
+        self._learning: deque[tuple[ObjectRef, ObjectRef, RolloutStats]] = deque()  # report, weights, stats
         self._saving: ObjectRef | None = None
         self.last_checkpoint: str | None = None
         self.weights: ObjectRef  # the newest that are ready, and ...
-        self.version = -1  # ... their version
+        self.version = 0  # ... their version
 
     def start(self) -> str:
         """Wait until the learner stands and its first weights are there; returns a line about its device."""
         line: str = self._get(self._actor.start.remote())
         self.refresh()
-        self.settle_weights()
         return line
 
     @property
@@ -48,24 +46,20 @@ class LearnerLink:
         return len(self._learning)
 
     @property
-    def refreshing(self) -> bool:
-        """Whether newer weights are on their way."""
-        return self._refreshing is not None
-
-    @property
     def saving(self) -> bool:
         """Whether a checkpoint is being written."""
         return self._saving is not None
 
-    def learn(self, fragment: ObjectRef, stats: RolloutStats) -> None:
-        """Hand over the next fragment."""
-        self._learning.append((self._actor.learn.remote(fragment), stats))
+    def learn(self, fragment: ObjectRef, stats: RolloutStats, publish: bool) -> None:
+        """Hand over the next fragment; ``publish``: with the weights after it."""
+        report, weights = self._actor.learn.remote(fragment, publish)
+        self._learning.append((report, weights, stats))
 
     def refresh(self) -> None:
-        """Ask for the weights as they are after everything given so far, unless older ones are still on their way."""
-        if self._refreshing is None:
-            weights, version = self._actor.weights.remote()
-            self._refreshing = weights, version
+        """Wait for everything given so far, and for the weights after it. Nothing may be left to report on."""
+        assert not self._learning
+        self.weights, version = self._actor.weights.remote()
+        self.version = self._get(version)
 
     def save(self, path: str, progress: Mapping[str, Any]) -> None:
         """Write a checkpoint of the learner as it is after everything given so far."""
@@ -76,8 +70,6 @@ class LearnerLink:
         """References worth waiting for: what comes next of each kind."""
         if self._learning:
             yield self._learning[0][0]
-        if self._refreshing is not None:
-            yield self._refreshing[1]
         if self._saving is not None:
             yield self._saving
 
@@ -88,20 +80,14 @@ class LearnerLink:
         """
         reports = []
         while self._learning and is_ready(self._learning[0][0]):
-            ref, stats = self._learning.popleft()
-            reports.append((self._get(ref), stats))
-        if self._refreshing is not None and is_ready(self._refreshing[1]):
-            self.settle_weights()
+            ref, weights, stats = self._learning.popleft()
+            report: LearnReport = self._get(ref)
+            if report.published:
+                self.weights, self.version = weights, report.version
+            reports.append((report, stats))
         if self._saving is not None and is_ready(self._saving):
             self.settle_checkpoint()
         return reports
-
-    def settle_weights(self) -> None:
-        """Wait for the weights that are on their way, if any."""
-        if self._refreshing is not None:
-            weights, version = self._refreshing
-            self.version = self._get(version)
-            self.weights, self._refreshing = weights, None
 
     def settle_checkpoint(self) -> None:
         """Wait for the checkpoint that is being written, if any."""

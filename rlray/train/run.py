@@ -12,14 +12,16 @@ from typing import Any
 import rlray
 from rlray.config import RunConfig, load_config
 from rlray.core.resources import count_cpus, count_gpus
+from rlray.envs import EnvError, EnvSpec
 from rlray.train.console import Console
 from rlray.train.evaluator import EvalResult
 from rlray.train.experiment import Experiment
+from rlray.train.failures import EnvironmentFailed
 from rlray.train.interrupts import leave_cleanly
 from rlray.train.metrics import MetricsWriter
 from rlray.train.plan import Plan, make_plan
 from rlray.train.run_folder import RunFolder
-from rlray.train.sources import AlgorithmSource, EnvSource, name_of
+from rlray.train.sources import EnvSource, name_of
 
 log = logging.getLogger("rlray.train")
 
@@ -69,6 +71,7 @@ def train(
         RunInterrupted: after the first Ctrl-C, when everything has been saved.
     """
     checked, source = resolve(config, env, overrides)
+    spec = spec_of(checked, source)
     plan = plan_for(checked)
     folder = RunFolder.create(checked)
     with ExitStack() as stack:
@@ -78,8 +81,7 @@ def train(
         log.info("%s", plan)
         stack.enter_context(_runtime(checked, folder))
         writer = stack.enter_context(MetricsWriter(folder, checked))
-        algorithm = AlgorithmSource(checked.algo, checked.hyperparameters)
-        experiment = stack.enter_context(Experiment(checked, source, algorithm, plan, folder.checkpoints))
+        experiment = stack.enter_context(Experiment(checked, source, spec, plan, folder.checkpoints))
         with leave_cleanly(experiment.stop):
             for metrics in experiment:
                 step = int(metrics.pop("steps"))
@@ -119,6 +121,19 @@ def resolve(
         checked = RunConfig.from_dict({**values, "env": name} if name else values)
     source = EnvSource.of(checked.env if env is None else env, checked.env_settings)
     return checked, source
+
+
+def spec_of(config: RunConfig, source: EnvSource) -> EnvSpec:
+    """The spaces of the run's environment.
+
+    Raises: ConfigError for an unknown environment or setting; EnvironmentFailed where it raises when it is made.
+    """
+    try:
+        return source.spec()
+    except EnvError as error:
+        raise EnvironmentFailed.during("make", source.id, "before the run", 0, 0, error) from error
+    except (TypeError, ValueError) as error:
+        raise config.error("env", str(error)) from error
 
 
 def plan_for(config: RunConfig) -> Plan:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rlray.algos.registry import get_algorithm
 from rlray.algos.types import Learner, LearnerContext, Policy
-from rlray.envs import export_registry, install_registry, make_spec, make_vec
+from rlray.envs import RegistryTable, export_registry, install_registry, make_spec, make_vec
 from rlray.envs.types import EnvSpec, VectorEnv
 
 
@@ -37,8 +37,8 @@ class EnvSource:
 
     id: str
     env: str | Callable[..., Any]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    registry: Any = None
+    settings: Mapping[str, Any]
+    registry: RegistryTable
 
     @classmethod
     def of(cls, env: str | Callable[..., Any], settings: Mapping[str, Any]) -> EnvSource:
@@ -48,12 +48,17 @@ class EnvSource:
     def make(self, num_envs: int, threads: int = 1, render: bool = False) -> VectorEnv:
         """``num_envs`` copies of it, stepped by at most ``threads`` threads."""
         install_registry(self.registry)
-        return make_vec(self.env, num_envs, self.settings, threads=threads, render=render)
+        return make_vec(self.env, num_envs, num_threads=threads, settings=self.settings, render=render)
 
     def spec(self) -> EnvSpec:
-        """Its spaces."""
-        install_registry(self.registry)
+        """Its spaces, found by making one copy. Raises: as `rlray.envs.make_vec`."""
         return make_spec(self.env, self.settings)
+
+    @property
+    def frame_skip(self) -> int | None:
+        """Emulator frames per agent step, where that means something."""
+        games = self.id.startswith("ALE/") or self.id == "rlray/Pong-v0"
+        return int(self.settings.get("frame_skip", 4)) if games else None
 
 
 def name_of(env: Callable[..., Any]) -> str:
