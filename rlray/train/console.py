@@ -12,6 +12,7 @@ from typing import TextIO
 import rich.console
 from rich.console import Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
@@ -156,7 +157,8 @@ class Console:
         head.truncate(max(1, self._terminal.width - len(clock) - 1), overflow="ellipsis", pad=True)
         head.append(f" {clock}", "not bold")
         rows = [Text("   ".join(row), no_wrap=True, overflow="ellipsis") for row in self._rows()]
-        return Group(head, ProgressBar(total=1.0, completed=min(1.0, done)), *rows)
+        bar = Padding(ProgressBar(total=1.0, completed=min(1.0, done)), 0)  # the bar itself does not end its line
+        return Group(head, bar, *rows)
 
     def _write_line(self) -> None:
         self._line_at, self._line_due = self._elapsed, False

@@ -101,7 +101,7 @@ class Terminal:
         self.process.wait()
         os.close(self._controller)
 
-    def run(self, until: Callable[[], bool] = lambda: False, seconds: float = 30.0) -> None:
+    def run(self, until: Callable[[], bool] = lambda: False, seconds: float = 15.0) -> None:
         """Draw what the program writes until it ends, or ``until`` is true."""
         deadline = time.monotonic() + seconds
         while not until():
