@@ -40,7 +40,8 @@ class VecStep:
     Guarantees: ``terminated`` and ``truncated`` are never merged. Where either is set, ``obs`` is the FIRST
     observation of the next episode and ``final_obs`` holds the true last observation of the ended one. Where
     ``valid`` is False the environment spent this call on its own reset (next-step autoreset): the action was
-    ignored, ``obs`` is a first observation, and the step must be neither counted nor trained on.
+    ignored, ``obs`` is a first observation, and the step must be neither counted nor trained on. Only where such a
+    step follows is ``obs`` at the end of an episode no first observation but a placeholder, the last one repeated.
     """
 
     obs: NDArray[Any]  # [B, ...]
