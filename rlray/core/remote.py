@@ -176,7 +176,7 @@ class ActorHandle:
             raise AttributeError(name)
         if name not in self._methods:
             raise AttributeError(
-                f"actor {self._class_name!r} has no method {name!r}; it has {', '.join(sorted(self._methods)) or 'none'}"
+                f"actor {self._class_name!r} has no method {name!r}; it has {', '.join(sorted(self._methods))}"
             )
         defaults = {"max_task_retries": self._max_task_retries, **self._methods[name]}
         return ActorMethod(self._life, name, self._class_name, with_defaults(defaults, METHOD_OPTIONS))

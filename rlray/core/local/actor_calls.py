@@ -122,7 +122,7 @@ class ActorCalls:
             lane.running.pop(task.id, None)
 
     def cancel(self, task: Task, recursive: bool) -> None:
-        """Cancel a call that has not started; one that runs is left to end, as in Ray (async methods are interrupted)."""
+        """Cancel a call that has not started; one that runs is left to end, as in Ray, unless it is a coroutine."""
         lane = self._lane_of.get(task.id)
         if lane is None:
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -115,29 +114,35 @@ class Client(Engine):
             "max_concurrency": options["max_concurrency"],
         }
         detached = options["lifetime"] == "detached"
-        actor = Actor(life.binary(), self.process, request, spec, name, detached, options["max_restarts"])
+        actor = Actor(
+            life.binary(),
+            self.process,
+            request,
+            spec,
+            name,
+            detached,
+            options["max_restarts"],
+            bool(parts.dependencies),
+        )
         with self.loop.lock:
             self._own_actors[actor.id] = (detached, [*refs, *parts.dependencies])
             self.actors.created(actor.id)
-            if name is None:  # nobody can object: no need to wait for an answer
-                self.references.when_all_ready(parts.dependencies, lambda: self._place(actor, parts))
-                return life
-        self.values.wait_for(parts.dependencies)
-        taken = self._ask("actor_create", actor, options["get_if_exists"])
-        if taken is None:
-            return life
-        with self.loop.lock:
-            del self._own_actors[actor.id]
-        if isinstance(taken, str):
-            raise ValueError(f"{taken}; choose another name, or pass get_if_exists=True")
-        return self._claim(taken[0])
-
-    def _place(self, actor: Actor, parts: Arguments) -> None:
-        error = first_error(parts.dependencies, self.references)
-        if error is not None:
-            self.actors.changed(actor.id, "dead", None, error[1])
-        else:
+        if name is None:  # nobody can object: no need to wait for an answer
             self.tell_node(("actor_create", 0, actor, False))
+        elif (taken := self._ask("actor_create", actor, options["get_if_exists"])) is not None:
+            with self.loop.lock:
+                del self._own_actors[actor.id]
+            if isinstance(taken, str):
+                raise ValueError(f"{taken}; choose another name, or pass get_if_exists=True")
+            return self._claim(taken[0])
+        if actor.waits:
+            with self.loop.lock:
+                self.references.when_all_ready(parts.dependencies, lambda: self._arguments_ready(actor.id, parts))
+        return life
+
+    def _arguments_ready(self, actor: bytes, parts: Arguments) -> None:
+        error = first_error(parts.dependencies, self.references)
+        self.tell_node(("actor_arguments", actor, None if error is None else error[1]))
 
     def call(
         self, actor: ObjectRef, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
@@ -267,8 +272,11 @@ class Client(Engine):
             except BaseException as error:  # whatever the task raised
                 future.set_exception(error)
 
+        def there() -> None:
+            pool.submit(settle)
+
         with self.loop.lock:
-            self.references.when_all_ready([ref], lambda: pool.submit(settle) and None)
+            self.references.when_all_ready([ref], there)
         return future
 
     def resources(self) -> tuple[dict[str, float], dict[str, float]]:
@@ -445,7 +453,7 @@ class Client(Engine):
     def _on_welcome(self, node: int, log_key: bytes) -> None:
         self.log_key = log_key
 
-    def _on_grant(self, node: int, request: Shape, worker: int, gpus: tuple[str, ...]) -> None:
+    def _on_grant(self, node: int, request: Shape, worker: int) -> None:
         self.submitter.granted(request, worker)
 
     def _on_refuse(self, node: int, request: Shape, reason: str) -> None:

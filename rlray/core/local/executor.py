@@ -47,6 +47,7 @@ class Job:
     dependencies: list[ObjectRef]
     num_returns: int
     once: bool  # it must not run twice: its answer leaves before anything else starts
+    request: Shape
 
 
 @dataclass(slots=True)
@@ -67,7 +68,7 @@ _running: ContextVar[Job | None] = ContextVar("rlray_running", default=None)
 
 
 class Executor:
-    """Runs what arrives. `run` is the main thread's loop; the rest is called by whoever polls, under the loop's lock."""
+    """Runs what arrives. `run` is the main thread's loop; messages come from whoever polls, under the loop's lock."""
 
     def __init__(self, client: Client, gpus: tuple[str, ...]) -> None:
         self._client = client
@@ -107,7 +108,7 @@ class Executor:
             case ("tasks", batch, codes):
                 self._codes.update(codes)
                 self._queue.extend([self._receive(sender, task) for task in batch])
-            case ("become", actor_id, spec, request, gpus, restarts):
+            case ("become", actor_id, spec, request, restarts):
                 self._queue.append(lambda: self._become(actor_id, spec, request, restarts))
             case ("take_back", ids):
                 self._give_back(sender, set(ids))
@@ -117,14 +118,14 @@ class Executor:
                 os._exit(1)
 
     def _receive(self, sender: int, task: WireTask) -> Job:
-        task_id, target, name, arguments, arg_ids, slots, dependencies, num_returns, once = task
+        task_id, target, name, arguments, arg_ids, slots, dependencies, num_returns, once, request = task
         references = self._client.references
         refs = references.receive(arg_ids)
         received = []
         for object_id, payload, inner_ids in dependencies:
             received += references.receive([object_id])
             references.resolve(object_id, payload, references.receive(inner_ids))
-        return Job(sender, task_id, target, name, arguments, refs, slots, received, num_returns, once)
+        return Job(sender, task_id, target, name, arguments, refs, slots, received, num_returns, once, request)
 
     def _give_back(self, caller: int, ids: set[bytes] | None) -> None:
         """Return jobs of a caller that have not been started: those asked for, or all."""
@@ -318,7 +319,7 @@ class Executor:
         fields: dict[str, Any] = {"gpu_ids": self._gpus}
         job, actor = _running.get(), self._actor
         if job is not None:
-            fields |= {"task_id": job.id.hex(), "task_name": job.name}
+            fields |= {"task_id": job.id.hex(), "task_name": job.name, "resources": amounts(job.request)}
         if actor is not None:
             fields |= {
                 "actor_id": actor.id.hex(),
@@ -358,10 +359,18 @@ class Executor:
             loop = asyncio.new_event_loop()
             threading.Thread(target=loop.run_forever, name="rlray-asyncio", daemon=True).start()
             gate = asyncio.Semaphore(limit or _ASYNC_CONCURRENCY)
-            return lambda job: loop.call_soon_threadsafe(self._start_async, job, gate) and None
+
+            def start(job: Job) -> None:
+                loop.call_soon_threadsafe(self._start_async, job, gate)
+
+            return start
         if limit is not None and limit > 1:
             pool = ThreadPoolExecutor(limit, thread_name_prefix="rlray-call")
-            return lambda job: pool.submit(self._run_beside, job) and None
+
+            def hand_over(job: Job) -> None:
+                pool.submit(self._run_beside, job)
+
+            return hand_over
         return None
 
     def _run_beside(self, job: Job) -> None:

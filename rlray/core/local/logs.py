@@ -63,7 +63,7 @@ class LogHub:
         import zmq
 
         public, secret = zmq.curve_keypair()
-        socket = zmq.Context.instance().socket(zmq.XPUB)  # XPUB tells when a watcher has come
+        socket: Any = zmq.Context.instance().socket(zmq.XPUB)  # XPUB tells when a watcher has come
         socket.curve_server = True
         socket.curve_secretkey = secret
         socket.linger = 500

@@ -105,6 +105,9 @@ class Node:
         self._send(client, ("reply", ticket, None))
         self._do(todo)
 
+    def _on_actor_arguments(self, client: int, actor: bytes, error: bytes | None) -> None:
+        self._do(self._scheduler.actor_arguments(actor, error))
+
     def _on_actor_ready(self, worker: int, actor: bytes) -> None:
         self._do(self._scheduler.actor_ready(actor))
 
@@ -219,15 +222,15 @@ class Node:
                     self._loop.send(self._zygote, ("fork", worker, threads, gpus))
                 case plan.KillWorker(worker):
                     self._loop.send(self._zygote, ("kill", worker))
-                case plan.Grant(client, request, worker, gpus):
-                    self._send(client, ("grant", request, worker, gpus))
+                case plan.Grant(client, request, worker):
+                    self._send(client, ("grant", request, worker))
                 case plan.Refuse(client, request, reason):
                     self._send(client, ("refuse", request, reason))
                 case plan.Reclaim(client):
                     self._send(client, ("reclaim",))
-                case plan.Become(worker, actor_id, gpus):
+                case plan.Become(worker, actor_id):
                     actor = self._scheduler.actors[actor_id]
-                    self._send(worker, ("become", actor_id, actor.spec, actor.request, gpus, actor.restarts))
+                    self._send(worker, ("become", actor_id, actor.spec, actor.request, actor.restarts))
                 case plan.ActorChanged(client, actor_id, state, home, cause):
                     self._send(client, ("actor", actor_id, state, home, cause))
 

@@ -23,7 +23,7 @@ from rlray.core.refs import ObjectRef
 from rlray.core.serialization import dumps_error
 
 Payload = tuple[Any, ...]
-"""Where a value is: ``("inline", pickle, [buffers])``, ``("stored", extent, offset, layout)`` or ``("error", pickle)``."""
+"""Where a value is: ``("inline", pickle, [buffers])``, ``("stored", extent, offset, layout)``, ``("error", bytes)``."""
 
 _PUT_INDEX = b"\xff\xff"
 

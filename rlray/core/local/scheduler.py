@@ -46,7 +46,6 @@ class Grant:
     client: int
     request: Shape
     worker: int
-    gpus: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,6 @@ class Become:
 
     worker: int
     actor: bytes
-    gpus: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +114,7 @@ class Actor:
     name: tuple[str, str] | None  # (namespace, name)
     detached: bool
     restarts_left: int  # -1: without end
+    waits: bool = False  # for the arguments of its constructor
     state: ActorState = "pending"
     worker: int | None = None
     cause: bytes | None = None
@@ -183,12 +182,12 @@ class Scheduler:
         self._failed_starts = 0
         if record.actor is not None:
             record.state = "actor"
-            return [Become(worker, record.actor, _gpu_names(record.gpus))]
+            return [Become(worker, record.actor)]
         if record.lessee is None:
             record.state = "idle"
             return list(self._dispatch())
         record.state = "leased"
-        return [Grant(record.lessee, record.held, worker, _gpu_names(record.gpus))]
+        return [Grant(record.lessee, record.held, worker)]
 
     def died(self, worker: int, cause: bytes) -> list[Instruction]:
         """A worker's process has ended; ``cause`` is a pickled error that says how."""
@@ -227,6 +226,19 @@ class Scheduler:
             self.names[actor.name] = actor.id
         self.actors[actor.id] = actor
         actor.watchers.add(actor.creator)
+        return [] if actor.waits else self._place(actor)
+
+    def actor_arguments(self, actor_id: bytes, error: bytes | None) -> list[Instruction]:
+        """The arguments of the actor's constructor are there, or one of them is an error."""
+        actor = self.actors[actor_id]
+        if actor.state == "dead":
+            return []
+        if error is not None:
+            return self._end(actor, error)
+        actor.waits = False
+        return self._place(actor)
+
+    def _place(self, actor: Actor) -> list[Instruction]:
         self._unplaced.append(actor.id)
         return [*self._dispatch(), *self._reclaim()]
 
@@ -293,7 +305,7 @@ class Scheduler:
         for worker in self.workers.values():
             if worker.state == "idle" and worker.threads == threads and not gpus:
                 worker.state, worker.held, worker.lessee = "leased", request, client
-                return Grant(client, request, worker.id, ())
+                return Grant(client, request, worker.id)
         worker = self._new_worker(request, gpus)
         worker.lessee = client
         return StartWorker(worker.id, threads, _gpu_names(gpus))

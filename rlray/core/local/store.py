@@ -59,10 +59,9 @@ class Arena:
 
     def write(self, offset: int, value: Serialized) -> None:
         """Copy a value to ``offset``: the one copy of its life."""
-        for part in (value.data, *value.buffers):
-            size = len(part) if isinstance(part, bytes) else part.nbytes
-            self._view[offset : offset + size] = part
-            offset += _aligned(size)
+        for part in (memoryview(value.data), *value.buffers):
+            self._view[offset : offset + part.nbytes] = part
+            offset += _aligned(part.nbytes)
 
     def read(self, offset: int, layout: Layout, keep: object) -> tuple[memoryview, list[memoryview]]:
         """The pickle and the read-only buffers at ``offset``, without a copy.

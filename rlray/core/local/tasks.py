@@ -15,7 +15,7 @@ Slot = int | str
 """Where a resolved reference goes: the index of a positional argument, or the name of a keyword argument."""
 
 WireTask = tuple[Any, ...]
-"""``(id, target, name, arguments, argument references, slots, dependencies, num_returns, once)``, see `to_wire`."""
+"""What `to_wire` makes: ``(id, target, name, arguments, ids inside, slots, dependencies, num_returns, once, request)``."""
 
 
 @dataclass(slots=True, eq=False)
@@ -93,6 +93,7 @@ def to_wire(task: Task, to: int, references: References) -> WireTask:
         dependencies,
         task.num_returns,
         task.retries == 0,
+        task.request,
     )
 
 

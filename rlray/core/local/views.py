@@ -18,4 +18,4 @@ def pinned(store: mmap.mmap, offset: int, size: int, keep: object) -> memoryview
     """A read-only view of the store; ``keep`` stays referenced while any array made from the view lives."""
     view = np.frombuffer(store, np.uint8, size, offset).view(_Pinned)
     view.keep = keep
-    return memoryview(view).toreadonly()
+    return view.data.toreadonly()
