@@ -54,7 +54,7 @@ def keys_of(model: type[BaseModel], sections: Sections) -> Iterator[KeyPath]:
     """The path of every key that ``model`` has, sections and what lies in them included."""
     for name, field in model.model_fields.items():
         yield (name,)
-        inner = [sections[(name,)]] if (name,) in sections else _models_in(field.annotation)
+        inner = [sections[(name,)]] if (name,) in sections else models_in(field.annotation)
         for section in inner:
             for path in keys_of(section, {}):
                 yield (name, *path)
@@ -74,10 +74,11 @@ def _path_in(data: Any, location: Sequence[str | int]) -> KeyPath:
     return path
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a field of this type can hold."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+    return [model for argument in get_args(annotation) for model in models_in(argument)]
 
 
 def _valid_keys(section: KeyPath, model: type[BaseModel], sections: Sections) -> list[str]:
@@ -87,7 +88,7 @@ def _valid_keys(section: KeyPath, model: type[BaseModel], sections: Sections) ->
             models = [sections[section[:end]]]
         elif isinstance(part, str):
             fields = [m.model_fields[part].annotation for m in models if part in m.model_fields]
-            models = [inner for annotation in fields for inner in _models_in(annotation)]
+            models = [inner for annotation in fields for inner in models_in(annotation)]
     return list(dict.fromkeys(name for m in models for name in m.model_fields))
 
 

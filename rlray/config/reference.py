@@ -5,6 +5,7 @@ Everything between the two markers in the file is written anew; a test fails whe
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from rlray.algos.registry import algorithm_names, get_algorithm
+from rlray.config.explain import models_in
 from rlray.config.schema import RunConfig
 
 BEGIN = "<!-- begin: made by python -m rlray.config.reference docs/config.md -->"
@@ -25,13 +27,13 @@ _KINDS = {"integer": "whole number", "number": "number", "string": "text", "bool
 def tables() -> str:
     """Every key with its type, default and meaning; the bundled algorithms' settings at the end."""
     lines = ["## The run", "", *_table(RunConfig)]
-    for name, field in RunConfig.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel) and section is not BaseModel:
-            lines += ["", f"## `{name}`", "", _meaning(section.__doc__), "", *_table(section)]
+    for path, section in _sections(RunConfig):
+        lines += _section(f"`{path}`", section)
     for name in algorithm_names():
         settings = get_algorithm(name).config
-        lines += ["", f"## `hyperparameters` of `{name}`", "", _meaning(settings.__doc__), "", *_table(settings)]
+        lines += _section(f"`hyperparameters` of `{name}`", settings)
+        for path, section in _sections(settings):
+            lines += _section(f"`hyperparameters.{path}` of `{name}`", section)
     return "\n".join(lines)
 
 
@@ -44,21 +46,32 @@ def refresh(text: str) -> str:
     return f"{before}{BEGIN}\n\n{tables()}\n\n{END}{after}"
 
 
+def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The models in ``model`` that have keys of their own, each once, with the names of the fields that take it."""
+    takers: dict[type[BaseModel], list[str]] = {}
+    for name, field in model.model_fields.items():
+        for section in models_in(field.annotation):
+            if section.model_fields:
+                takers.setdefault(section, []).append(name)
+    for section, names in takers.items():
+        yield "`, `".join(names), section
+
+
+def _section(title: str, model: type[BaseModel]) -> list[str]:
+    return ["", f"## {title}", "", inspect.getdoc(model) or "", "", *_table(model)]
+
+
 def _table(model: type[BaseModel]) -> Iterator[str]:
     schema = model.model_json_schema()
-    required = schema.get("required", [])
     yield "| key | type | default | meaning |"
     yield "|---|---|---|---|"
     for name, field in model.model_fields.items():
-        described = schema["properties"][name]
-        if "$ref" in described or isinstance(field.default, BaseModel):
-            inner = field.annotation
-            meaning = field.description or (inner.__doc__ if isinstance(inner, type) else None)
-            cells = ["keys" if isinstance(inner, type) else _kind(described, schema), "", _meaning(meaning)]
-        else:
-            default = "required" if name in required else _default(field.get_default(call_default_factory=True))
-            cells = [_kind(described, schema), default, _meaning(field.description)]
-        yield f"| `{name}` | {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+        inner = models_in(field.annotation)
+        kind = "keys" if inner else _kind(schema["properties"][name], schema)
+        default = "required" if field.is_required() else _default(field.get_default(call_default_factory=True))
+        meaning = field.description or (inspect.getdoc(inner[0]) if inner else None) or ""
+        cells = [f"`{name}`", kind, default, " ".join(meaning.split())]
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _kind(described: dict[str, Any], schema: dict[str, Any]) -> str:
@@ -83,11 +96,10 @@ def _number(value: float) -> str:
 
 
 def _default(value: Any) -> str:
-    return f"`{json.dumps(value, default=str)}`" if not isinstance(value, str) else f"`{value}`"
-
-
-def _meaning(text: str | None) -> str:
-    return " ".join((text or "").split())
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json", exclude_defaults=True)
+        return f"`{json.dumps(value)}`" if value else ""
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
 if __name__ == "__main__":

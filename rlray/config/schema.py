@@ -28,7 +28,7 @@ def _whole(value: Any) -> Any:
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
-Count = Annotated[Whole, Field(ge=1)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Amount = Literal["auto"] | Annotated[Finite, Field(ge=0)]
 

@@ -111,7 +111,7 @@ def test_every_problem_is_named_at_once() -> None:
 
 
 def test_keys_that_are_no_words() -> None:
-    with pytest.raises(ConfigError, match="unknown key '3'. Valid keys: name"):
+    with pytest.raises(ConfigError, match=r"unknown key '3'\. Valid keys: name"):
         RunConfig.from_dict({**values(), 3: 4})
 
 
