@@ -11,16 +11,16 @@ import rlray
 from tests import support
 
 
-def _leftovers(shm_before: set[str]) -> list[str]:
-    """Children of this process and new files in /dev/shm. Python's own resource tracker lives as long as we do."""
-    found = [f"process {child.pid} {child.command}" for child in support.children(os.getpid()) if child.stat()]
-    found = [line for line in found if "multiprocessing.resource_tracker" not in line]
-    return found + [f"/dev/shm/{name}" for name in support.shared_memory() - shm_before]
+def _holdings() -> set[str]:
+    """Children of this process and files in /dev/shm. Python's own resource tracker lives as long as we do."""
+    found = {f"process {child.pid} {child.command}" for child in support.children(os.getpid()) if child.stat()}
+    found = {line for line in found if "multiprocessing.resource_tracker" not in line}
+    return found | {f"/dev/shm/{name}" for name in support.shared_memory()}
 
 
-def _assert_nothing_left(shm_before: set[str], who: str) -> None:
-    support.wait_until(lambda: not _leftovers(shm_before), 2.0)
-    left = _leftovers(shm_before)
+def _assert_nothing_new(before: set[str], who: str) -> None:
+    support.wait_until(lambda: _holdings() <= before, 2.0)
+    left = _holdings() - before
     assert not left, f"{who} left behind: {left}"
 
 
@@ -30,10 +30,10 @@ def _module_leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     if not os.path.isdir("/proc/self"):
         yield
         return
-    before = support.shared_memory()
+    before = _holdings()
     yield
     assert not rlray.is_initialized(), f"{request.node.name} left the runtime running"
-    _assert_nothing_left(before, request.node.name)
+    _assert_nothing_new(before, request.node.name)
 
 
 @pytest.fixture(autouse=True)
@@ -42,10 +42,10 @@ def _test_leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     if not os.path.isdir("/proc/self"):
         yield
         return
-    before = support.shared_memory()
+    before = _holdings()
     yield
     if not rlray.is_initialized():
-        _assert_nothing_left(before, request.node.name)
+        _assert_nothing_new(before, request.node.name)
         return
 
     def busy() -> dict[str, tuple[float, float]]:

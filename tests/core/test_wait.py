@@ -119,7 +119,7 @@ def test_wait_over_a_thousand_references() -> None:
 
 def test_bad_arguments() -> None:
     ref = rlray.put(1)
-    with pytest.raises(ValueError, match="unique"):
+    with pytest.raises(ValueError, match=r"unique|more than once"):
         rlray.wait([ref, ref])
     with pytest.raises(ValueError, match="num_returns"):
         rlray.wait([ref], num_returns=2)
