@@ -87,7 +87,8 @@ class Experiment:
             return SimulatorSetup(env, algorithm, number, life, stream, seed, envs, length, plan.simulator_cpus)
 
         self._learner = LearnerLink(
-            LearnerSetup(spec, algorithm, seed, config.stop.steps, plan.learner_cpus, plan.learner_gpus)
+            LearnerSetup(spec, algorithm, seed, config.stop.steps, plan.learner_cpus, plan.learner_gpus),
+            config.checkpoint.keep,
         )
         self._fleet = Fleet(simulator, plan.simulators)
         self._evaluator = EvaluatorLink(EvaluatorSetup(env, algorithm, plan.evaluator_cpus))
@@ -213,7 +214,8 @@ class Experiment:
     def _end(self) -> Iterator[Metrics]:
         """Last checkpoint, last evaluation, last record."""
         self._fleet.close()
-        yield self.progress.record()
+        if self.progress.fresh:
+            yield self.progress.record()
         self._learner.settle_checkpoint()
         self._save()
         self._learner.refresh()
@@ -246,5 +248,4 @@ def evaluation_record(step: int, result: EvalResult) -> Metrics:
         "eval/return_mean": result.mean,
         "eval/return_std": result.std,
         "eval/episode_length": float(np.mean(result.lengths)),
-        "eval/episodes": float(len(result.returns)),
     }

@@ -5,31 +5,33 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn, TypeVar
+from pathlib import Path
+from typing import Any, NoReturn
 
 import rlray
 from rlray import ObjectRef
 from rlray.exceptions import RayActorError, RayTaskError
+from rlray.train.checkpoint import prune_checkpoints
 from rlray.train.failures import LearnerFailed, translated
 from rlray.train.learner import LearnerActor, LearnerSetup, LearnReport
 from rlray.train.simulator import RolloutStats
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 
 class LearnerLink:
     """Calls the learner, in order, and never waits for it unless told to.
 
     Guarantees: reports come in the order in which fragments were given; new weights come together with the report of
-    the fragment after which they were taken; at most one checkpoint is under way.
+    the fragment after which they were taken; at most one checkpoint is under way, and of
+    finished ones the newest ``keep`` stay.
     """
 
-    def __init__(self, setup: LearnerSetup) -> None:
+    def __init__(self, setup: LearnerSetup, keep: int) -> None:
         self._actor = rlray.remote(LearnerActor).options(num_cpus=setup.num_cpus, num_gpus=setup.num_gpus).remote(setup)
         self._learning: deque[tuple[ObjectRef, ObjectRef, RolloutStats]] = deque()  # report, weights, stats
         self._saving: ObjectRef | None = None
+        self._keep = keep
         self.last_checkpoint: str | None = None
         self.weights: ObjectRef  # the newest that are ready, and ...
         self.version = 0  # ... their version
@@ -93,8 +95,9 @@ class LearnerLink:
         """Wait for the checkpoint that is being written, if any."""
         if self._saving is not None:
             ref, self._saving = self._saving, None
-            self.last_checkpoint = self._get(ref)
-            log.info("checkpoint %s", self.last_checkpoint)
+            self.last_checkpoint = path = str(self._get(ref))
+            log.info("checkpoint %s", path)
+            prune_checkpoints(Path(path).parent, self._keep)
 
     def close(self) -> None:
         """End the learner at once."""

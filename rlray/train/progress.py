@@ -17,6 +17,10 @@ WINDOW = 100
 """Training episodes that the reported means look back on."""
 
 
+RATE_SECONDS = 10.0
+"""How long the reported speeds look back."""
+
+
 class Episodes:
     """The training episodes that have ended: how many, and the means over the last `WINDOW` of them."""
 
@@ -52,6 +56,7 @@ class Progress:
         self.episodes = Episodes()
         self.version = 0  # gradient steps
         self.begun = time.monotonic()
+        self._marks = deque([(self.begun, 0, 0)])  # (time, steps, updates) of the records that rates look back on
         self._begin_window()
 
     def add(self, report: LearnReport, stats: RolloutStats) -> None:
@@ -69,12 +74,21 @@ class Progress:
         """Wall-clock time since the start."""
         return time.monotonic() - self.begun
 
+    @property
+    def fresh(self) -> bool:
+        """Whether anything was learned since the last record."""
+        return bool(self._reports)
+
     def record(self) -> Metrics:
         """What happened since the last record, and how far the run is."""
-        took = max(time.monotonic() - self._since, 1e-9)
+        now = time.monotonic()
         steps = sum(stats.steps for stats in self._stats)
-        updates = sum(report.updates for report in self._reports)
         busy = sum(report.busy_seconds for report in self._reports)
+        self._marks.append((now, self.steps, self.version))
+        while len(self._marks) > 2 and self._marks[1][0] < now - RATE_SECONDS:
+            self._marks.popleft()
+        then, steps_then, updates_then = self._marks[0]
+        took = max(now - then, 1e-9)
         metrics: Metrics = {
             "steps": float(self.steps),
             **self.episodes.metrics(),
@@ -82,9 +96,9 @@ class Progress:
             **{tag_of(name): mean for name, mean in _means([report.metrics for report in self._reports]).items()},
             "time/policy_lag": float(np.mean(self._lags)) if self._lags else 0.0,
             "time/seconds": self.seconds,
-            "time/steps_per_second": steps / took,
-            "time/updates_per_second": updates / took,
-            "time/learner_busy": min(1.0, busy / took),
+            "time/steps_per_second": (self.steps - steps_then) / took,
+            "time/updates_per_second": (self.version - updates_then) / took,
+            "time/learner_busy": min(1.0, busy / max(now - self._since, 1e-9)),
             "time/env_ms_per_step": 1e3 * sum(stats.env_seconds for stats in self._stats) / max(steps, 1),
             "time/policy_ms_per_step": 1e3 * sum(stats.policy_seconds for stats in self._stats) / max(steps, 1),
         }
@@ -100,7 +114,7 @@ class Progress:
         }
 
     def _begin_window(self) -> None:
-        self._since = time.monotonic()
+        self._since = time.monotonic()  # the record before
         self._reports: list[LearnReport] = []
         self._stats: list[RolloutStats] = []
         self._lags: list[int] = []

@@ -77,14 +77,20 @@ class Corridor(gymnasium.Env[Any, Any]):
         wanted = "step" if self.fail == "die" else self.fail
         if wanted != where:
             return
-        if self.once:
-            try:
-                Path(self.once).touch(exist_ok=False)
-            except FileExistsError:
-                return
+        if self.once and not first_to_make(self.once):
+            return
         if self.fail == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         raise ZeroDivisionError(f"the corridor fell in at {where}")
+
+
+def first_to_make(path: str) -> bool:
+    """Make the file; whether it was not there before."""
+    try:
+        Path(path).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 class CountingSettings(BaseModel):
@@ -99,23 +105,29 @@ class CountingSettings(BaseModel):
     """The fragment at which the learner raises; below zero never."""
     die_at: int = -1
     """The fragment at which the learner's process is killed."""
+    greedy_once: str = ""
+    """A file: the process that makes it, in its first greedy step, is killed there."""
 
 
 class CountingPolicy:
     """Walks right with a given probability; greedy it always does."""
 
     def __init__(self, spec: EnvSpec, settings: CountingSettings) -> None:
-        self.right = settings.right
+        self.settings = settings
         self.count = -1
+        self.loads = 0
 
     def load(self, weights: Weights) -> None:
         self.count = int(weights["count"])
+        self.loads += 1
 
     def act(self, obs: Any, step: int, rng: np.random.Generator) -> tuple[Any, dict[str, Any]]:
-        actions = (rng.random(len(obs)) < self.right).astype(np.int64)
+        actions = (rng.random(len(obs)) < self.settings.right).astype(np.int64)
         return actions, {"count": np.full(len(obs), self.count), "step": np.full(len(obs), step)}
 
     def act_greedy(self, obs: Any) -> Any:
+        if self.settings.greedy_once and first_to_make(self.settings.greedy_once):
+            os.kill(os.getpid(), signal.SIGKILL)
         return np.ones(len(obs), np.int64)
 
 
@@ -126,7 +138,7 @@ class CountingLearner:
         self.settings = settings
         self.count = 0
         self.reward = 0.0
-        self.next: dict[int, tuple[int, Any]] = {}
+        self.next: dict[int, tuple[int, Any]] = {}  # by stream: how many fragments came, what the next begins with
 
     def learn(self, fragment: Fragment) -> Metrics:
         if self.count == self.settings.fail_at:
@@ -146,10 +158,29 @@ class CountingLearner:
         return {"count": np.array(self.count), "ballast": np.zeros(100_000)}
 
     def state(self) -> dict[str, Any]:
-        return {"count": self.count, "reward": self.reward}
+        fragments = {str(stream): count for stream, (count, _) in self.next.items()}
+        return {"count": self.count, "reward": self.reward, "fragments": fragments}
 
     def load_state(self, state: Any) -> None:
         self.count, self.reward = state["count"], state["reward"]
 
 
 ALGORITHM = Algorithm("counting", CountingSettings, CountingPolicy, CountingLearner)
+
+
+class ShortOrLong(gymnasium.Env[Any, Any]):
+    """Every other episode, by a coin tossed at reset, lasts 1 step with return 0, or 40 steps with return 1."""
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
+        self.action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.left = 40 if self.np_random.random() < 0.5 else 1
+        self.reward = float(self.left == 40)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.left -= 1
+        return np.zeros(1, np.float32), self.reward if self.left == 0 else 0.0, self.left == 0, False, {}
