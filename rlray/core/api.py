@@ -182,14 +182,16 @@ def cancel(ref: ObjectRef, *, force: bool = False, recursive: bool = True) -> No
     Raises: TypeError for anything but a reference; ValueError for ``force`` on an actor's method.
     """
     if not isinstance(ref, ObjectRef):
-        raise TypeError(f"cancel() takes a reference, got {ref!r}; to end an actor use kill()")
+        raise TypeError(f"cancel() takes a reference, got {type(ref).__name__} {ref!r}; to end an actor use kill()")
     ensure_running().cancel(ref, force, recursive)
 
 
 def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     """End an actor's process at once; calls under way raise RayActorError. With ``no_restart=False`` it may restart."""
     if not isinstance(actor, ActorHandle):
-        raise TypeError(f"kill() takes an actor handle, got {actor!r}; to stop a task use cancel()")
+        raise TypeError(
+            f"kill() takes an actor handle, got {type(actor).__name__} {actor!r}; to stop a task use cancel()"
+        )
     ensure_running().kill(actor._life, no_restart)
 
 
@@ -257,6 +259,14 @@ class RuntimeContext:
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         """Ids of assigned accelerators by kind."""
         return {"GPU": list(self._context.gpu_ids)}
+
+    @property
+    def current_actor(self) -> ActorHandle:
+        """A handle to the actor that this process is. Raises RuntimeError outside of an actor."""
+        info = self._context.actor
+        if info is None:
+            raise RuntimeError("current_actor is only there inside an actor")
+        return ActorHandle(engines.current().claim(info.id), info.class_name, info.methods, 0)
 
     @property
     def namespace(self) -> str:

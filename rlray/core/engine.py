@@ -43,6 +43,7 @@ class Context:
     task_name: str | None = None
     actor_id: str | None = None
     actor_name: str | None = None
+    actor: ActorInfo | None = None
     namespace: str = ""
     resources: Mapping[str, float] = field(default_factory=dict)
     gpu_ids: Sequence[str] = ()
@@ -116,6 +117,10 @@ class Engine(ABC):
     @abstractmethod
     def adopt(self, object_id: bytes) -> ObjectRef:
         """A reference of this process for an id that has just arrived."""
+
+    @abstractmethod
+    def claim(self, object_id: bytes) -> ObjectRef:
+        """A reference of this process for an id that somebody surely keeps alive."""
 
     @abstractmethod
     def shutdown(self) -> None:

@@ -83,13 +83,13 @@ METHOD_OPTIONS: dict[str, Option] = {
 def checked(given: Mapping[str, Any], table: Mapping[str, Option], what: str) -> dict[str, Any]:
     """Return ``given`` unchanged if every option is in ``table`` and its value is right.
 
-    Raises: TypeError for an unknown option, naming the nearest and all valid ones; ValueError for a wrong value.
+    Raises: ValueError for an unknown option, naming the nearest and all valid ones, or for a wrong value.
     """
     for name, value in given.items():
         if name not in table:
             near = difflib.get_close_matches(name, table, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"unknown option {name!r} for {what}{hint} Valid options: {', '.join(sorted(table))}")
+            raise ValueError(f"unknown option {name!r} for {what}{hint} Valid options: {', '.join(sorted(table))}")
         expected = table[name].check(value)
         if expected is not None:
             raise ValueError(f"option {name!r} of {what} must be {expected}, got {value!r}")

@@ -36,6 +36,22 @@ def _code(target: Any, what: str) -> Code:
     return Code(hashlib.sha1(pickled, usedforsecurity=False).digest(), target.__name__, pickled)
 
 
+def _signature(target: Any) -> inspect.Signature | None:
+    try:
+        return inspect.signature(target)
+    except (TypeError, ValueError):  # some builtins have none
+        return None
+
+
+def _check_arguments(signature: inspect.Signature | None, name: str, args: Any, kwargs: Any) -> None:
+    """A call that can only fail fails here, in the caller's own traceback."""
+    if signature is not None:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as why:
+            raise TypeError(f"{name}.remote(): {why}; its arguments are {name}{signature}") from None
+
+
 def _engine() -> Engine:
     from rlray.core.api import ensure_running
 
@@ -54,6 +70,7 @@ class RemoteFunction:
         self._options = checked(options, TASK_OPTIONS, f"the remote function {function.__name__!r}")
         self._full = with_defaults(self._options, TASK_OPTIONS)
         self._request = request(self._full, default_cpus=1)
+        self._signature = _signature(function)
         self._pickled: Code | None = None
         update_wrapper(self, function)
 
@@ -67,6 +84,7 @@ class RemoteFunction:
         return TaskCaller(self, {**self._options, **given})
 
     def _submit(self, args: Any, kwargs: Any, options: Mapping[str, Any], request: Any) -> Any:
+        _check_arguments(self._signature, self._function.__name__, args, kwargs)
         engine = _engine()
         if self._pickled is None:
             self._pickled = _code(self._function, f"the remote function {self._function.__name__!r}")
@@ -118,6 +136,8 @@ class ActorClass:
         return ActorCaller(self, {**self._options, **given})
 
     def _create(self, args: Any, kwargs: Any, options: Mapping[str, Any]) -> ActorHandle:
+        name = self._class.__name__
+        _check_arguments(_signature(self._class), name, args, kwargs)
         engine = _engine()
         full = with_defaults(options, ACTOR_OPTIONS)
         if full["get_if_exists"] and full["name"] is None:
@@ -126,7 +146,7 @@ class ActorClass:
             self._pickled = _code(self._class, f"the actor class {self._class.__name__!r}")
         methods = methods_of(self._class)
         life = engine.create_actor(self._pickled, methods, args, kwargs, request(full, default_cpus=0), full)
-        return ActorHandle(life, self._class.__name__, methods, full["max_task_retries"])
+        return ActorHandle(life, name, methods, full["max_task_retries"])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = self._class.__name__
@@ -157,7 +177,17 @@ def methods_of(cls: type) -> dict[str, dict[str, Any]]:
     for name, member in inspect.getmembers(cls, callable):
         if not name.startswith("__") or name == "__call__":
             found[name] = dict(getattr(member, _METHOD_ATTRIBUTE, {}))
+            found[name]["signature"] = _method_signature(cls, name, member)
     return found
+
+
+def _method_signature(cls: type, name: str, member: Any) -> inspect.Signature | None:
+    """The arguments that a call through a handle takes: without ``self`` or ``cls``."""
+    signature = _signature(member)
+    if signature is None or inspect.ismethod(member) or isinstance(inspect.getattr_static(cls, name), staticmethod):
+        return signature
+    parameters = [one.replace(annotation=inspect.Parameter.empty) for one in list(signature.parameters.values())[1:]]
+    return inspect.Signature(parameters)
 
 
 class ActorHandle:
@@ -179,7 +209,8 @@ class ActorHandle:
                 f"actor {self._class_name!r} has no method {name!r}; it has {', '.join(sorted(self._methods))}"
             )
         defaults = {"max_task_retries": self._max_task_retries, **self._methods[name]}
-        return ActorMethod(self._life, name, self._class_name, with_defaults(defaults, METHOD_OPTIONS))
+        options = with_defaults(defaults, METHOD_OPTIONS)
+        return ActorMethod(self._life, name, self._class_name, self._methods[name]["signature"], options)
 
     def __dir__(self) -> list[str]:
         return sorted(self._methods)
@@ -204,17 +235,27 @@ class ActorHandle:
 class ActorMethod:
     """One method of one actor: ``handle.method.remote(...)`` returns a reference at once."""
 
-    def __init__(self, life: ObjectRef, name: str, class_name: str, options: Mapping[str, Any]) -> None:
-        self._life, self._name, self._class_name, self._options = life, name, class_name, options
+    def __init__(
+        self,
+        life: ObjectRef,
+        name: str,
+        class_name: str,
+        signature: inspect.Signature | None,
+        options: Mapping[str, Any],
+    ) -> None:
+        self._life, self._name, self._class_name = life, name, class_name
+        self._signature, self._options = signature, options
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method; calls of one caller run in the order they were made."""
+        _check_arguments(self._signature, self._name, args, kwargs)
         return _unwrap(engines.current().call(self._life, self._name, args, kwargs, self._options))
 
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options, for this use only."""
         given = checked(options, METHOD_OPTIONS, f"the method {self._class_name}.{self._name}")
-        return ActorMethod(self._life, self._name, self._class_name, {**self._options, **given})
+        options = {**self._options, **given}
+        return ActorMethod(self._life, self._name, self._class_name, self._signature, options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
@@ -226,7 +267,7 @@ class ActorMethod:
 def method(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Options of an actor's method: ``@method(num_returns=2)``.
 
-    Raises: TypeError for an unknown option, ValueError for a wrong value.
+    Raises: ValueError for an unknown option or a wrong value.
     """
 
     def mark(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
+
+import cloudpickle
 
 from rlray.core import exceptions as exc
 from rlray.core.engine import ActorInfo, Code, Context, Engine
@@ -103,7 +106,8 @@ class Client(Engine):
         with self.loop.lock:
             life = self.references.own_put()
         spec = {
-            "info": ActorInfo(life.binary(), code.name, methods),
+            "class_name": code.name,
+            "info": cloudpickle.dumps(ActorInfo(life.binary(), code.name, methods)),  # the node never looks inside
             "code": code.pickled,
             "arguments": arguments,
             "refs": [ref.binary() for ref in refs],
@@ -134,7 +138,7 @@ class Client(Engine):
                 del self._own_actors[actor.id]
             if isinstance(taken, str):
                 raise ValueError(f"{taken}; choose another name, or pass get_if_exists=True")
-            return self._claim(taken[0])
+            return self.claim(taken[0])
         if actor.waits:
             with self.loop.lock:
                 self.references.when_all_ready(parts.dependencies, lambda: self._arguments_ready(actor.id, parts))
@@ -149,8 +153,7 @@ class Client(Engine):
     ) -> list[ObjectRef]:
         self._check_alive()
         task = self._make_task(options["name"] or method, args, kwargs, options["num_returns"])
-        task.method, task.retries = method, options["max_task_retries"]
-        task.refs.append(actor)  # the actor outlives the calls already made
+        task.method, task.retries, task.actor = method, options["max_task_retries"], actor
         with self.loop.lock:
             results = self._begin(task)
             self.actors.enqueue(actor.binary(), task)
@@ -162,9 +165,9 @@ class Client(Engine):
         found = self._ask("actor_find", where, name)
         if found is None:
             raise ValueError(f"there is no living actor named {name!r} in namespace {where!r}")
-        return self._claim(found[0]), found[1]
+        return self.claim(found[0]), pickle.loads(found[1])
 
-    def _claim(self, object_id: bytes) -> ObjectRef:
+    def claim(self, object_id: bytes) -> ObjectRef:
         with self.loop.lock:
             return self.references.claim([object_id])[0]
 
@@ -370,6 +373,7 @@ class Client(Engine):
                 self.references.resolve(task.id + index.to_bytes(2, "big"), error, [])
         task.refs.clear()
         task.dependencies.clear()
+        task.actor = None
         self.loop.changed()
 
     # -- messages ----------------------------------------------------------------------------------------------------
@@ -413,7 +417,7 @@ class Client(Engine):
         elif self.hooks is not None:
             self.hooks.on_message(sender, message)
 
-    def _on_done(self, sender: int, results: list[tuple[bytes, list[Any], Payload | None, float]]) -> None:
+    def _on_done(self, sender: int, results: list[tuple[bytes, list[Any], Payload | None, float | None]]) -> None:
         for task_id, values, error, seconds in results:
             task = self.tasks.get(task_id)
             for index, (payload, inner) in enumerate(values):

@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from rlray.core.engine import ActorInfo
 from rlray.core.exceptions import TaskCancelledError, task_error
 from rlray.core.local import logs
 from rlray.core.local.client import Client
@@ -56,6 +57,7 @@ class _ActorState:
 
     id: bytes
     class_name: str
+    info: ActorInfo
     name: str | None
     namespace: str
     request: Shape
@@ -142,7 +144,7 @@ class Executor:
         for job in self._queue:
             if isinstance(job, Job) and job.id == task_id:
                 self._queue.remove(job)
-                self._answer(job, [], self._cancelled(job), 0.0)
+                self._answer(job, [], self._cancelled(job), None)
                 self._flush()
                 return
         running = self._async_tasks.get(task_id)
@@ -170,7 +172,7 @@ class Executor:
         self._current = job
         values: list[Any] = []
         error: Payload | None = None
-        seconds = 0.0
+        seconds: float | None = None
         try:
             try:
                 values, error, seconds = self._perform(job)
@@ -183,7 +185,7 @@ class Executor:
         if self._must_flush(job):
             self._flush()
 
-    def _perform(self, job: Job) -> tuple[list[Any], Payload | None, float]:
+    def _perform(self, job: Job) -> tuple[list[Any], Payload | None, float | None]:
         token = _running.set(job)
         began = time.perf_counter()
         try:
@@ -194,9 +196,9 @@ class Executor:
         except KeyboardInterrupt:
             if self._cancelling == job.id:
                 raise
-            return [], self._failure(job, KeyboardInterrupt("raised by the task itself")), 0.0
+            return [], self._failure(job, KeyboardInterrupt("raised by the task itself")), None
         except BaseException as error:  # also SystemExit: the worker lives on
-            return [], self._failure(job, error), time.perf_counter() - began
+            return [], self._failure(job, error), None
         finally:
             _running.reset(token)
 
@@ -249,9 +251,10 @@ class Executor:
 
     # -- answering ---------------------------------------------------------------------------------------------------
 
-    def _answer(self, job: Job, values: list[Any], error: Payload | None, seconds: float) -> None:
-        mean = self._mean.get(job.target, seconds)
-        self._mean[job.target] = 0.8 * mean + 0.2 * seconds
+    def _answer(self, job: Job, values: list[Any], error: Payload | None, seconds: float | None) -> None:
+        if seconds is not None:
+            mean = self._mean.get(job.target, seconds)
+            self._mean[job.target] = 0.8 * mean + 0.2 * seconds
         with self._client.loop.lock:
             if not self._answers:
                 self._held_since = time.perf_counter()
@@ -324,6 +327,7 @@ class Executor:
             fields |= {
                 "actor_id": actor.id.hex(),
                 "actor_name": actor.name,
+                "actor": actor.info,
                 "namespace": actor.namespace,
                 "resources": amounts(actor.request),
                 "was_restarted": actor.restarts > 0,
@@ -334,9 +338,9 @@ class Executor:
 
     def _become(self, actor_id: bytes, spec: Mapping[str, Any], request: Shape, restarts: int) -> None:
         client = self._client
-        info = spec["info"]
+        info = pickle.loads(spec["info"])
         logs.announce(info.class_name)
-        self._actor = _ActorState(actor_id, info.class_name, spec["name"], spec["namespace"], request, restarts)
+        self._actor = _ActorState(actor_id, info.class_name, info, spec["name"], spec["namespace"], request, restarts)
         try:
             with client.loop.lock:
                 refs = client.references.claim(spec["refs"])

@@ -51,6 +51,7 @@ class Loop:
         self._background: threading.Thread | None = None
         self._parked = False
         self._closed = False
+        self._attention = False  # ``idle`` has something to do
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_count = 0
         self._listener: socket.socket | None = None
@@ -156,7 +157,8 @@ class Loop:
         return bool(self.lock._is_owned())  # type: ignore[attr-defined]
 
     def attend(self) -> None:
-        """There is something for ``idle`` to do: soon, but not worth a hand-over."""
+        """There is something for ``idle`` to do before anybody waits long."""
+        self._attention = True
         if self._leader and self._leader != threading.get_ident():
             self.wake()
 
@@ -176,6 +178,10 @@ class Loop:
 
     def poll(self, timeout: float | None) -> None:
         """One round: wait for traffic at most ``timeout`` seconds and handle what has come."""
+        if self._attention:
+            self._attention = False
+            with self.lock:
+                self._idle()
         if self._timers:
             soon = max(0.0, self._timers[0][0] - time.monotonic())
             timeout = soon if timeout is None else min(soon, timeout)
@@ -267,8 +273,6 @@ class Loop:
                 continue
             try:
                 self._leader = threading.get_ident()
-                with self.lock:
-                    self._idle()
                 while not self._waiters and not self._closed:
                     self.poll(None)
             except OSError:

@@ -179,6 +179,9 @@ class Node:
         reason = f"worker process {pid} {how}"
         if last:
             reason += "; its last output:\n" + "\n".join(f"    {line}" for line in last)
+        actor = self._scheduler.actor_of(worker)
+        if actor is not None:
+            reason = f"actor {actor.spec['class_name']} is dead: its {reason}"
         cause = dumps_error(ActorDiedError(reason))
         self._do(self._scheduler.died(worker, cause))
         self._do(self._scheduler.client_gone(worker, cause))

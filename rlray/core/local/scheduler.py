@@ -414,6 +414,12 @@ class Scheduler:
 
     # -- looking in --------------------------------------------------------------------------------------------------
 
+    def actor_of(self, worker: int) -> Actor | None:
+        """The living actor whose process the worker is."""
+        record = self.workers.get(worker)
+        actor = self.actors[record.actor] if record is not None and record.actor is not None else None
+        return actor if actor is not None and actor.state != "dead" else None
+
     def available(self) -> Mapping[str, int]:
         """What is free, in 1/10,000 by name; never below zero."""
         return {name: max(0, parts) for name, parts in self.free.items()}

@@ -22,6 +22,7 @@ from rlray.core.resources import Shape
 from rlray.core.serialization import dumps_error
 
 _AHEAD = 0.010  # seconds of work that a worker may be sent ahead
+_STUCK = 0.020  # seconds without an answer after which what was sent ahead is taken back
 _MAX_AHEAD = 1_000  # tasks
 _LINGER = 0.050  # seconds an unused lease is kept for the next task
 _ZERO_COST_LEASES = 16  # workers at most for tasks that ask for nothing
@@ -50,6 +51,7 @@ class Lease:
     worker: int
     running: OrderedDict[bytes, Task] = field(default_factory=OrderedDict)  # sent, in order
     asked_back: bool = False
+    guarded: bool = False  # a timer looks whether it gets on with what was sent ahead
     used: float = 0.0  # when a task last ended
     watched: bool = False  # a timer looks whether it is still used
 
@@ -122,6 +124,27 @@ class Submitter:
             batch.append(to_wire(task, lease.worker, self._host.references))
         if batch:
             self._host.post(lease.worker, ("tasks", batch, codes))
+            self._guard(lane, lease)
+
+    def _guard(self, lane: Lane, lease: Lease) -> None:
+        """What waits behind a task that turns out to be long goes elsewhere."""
+        if lease.guarded or len(lease.running) < 2:
+            return
+        lease.guarded = True
+        head = next(iter(lease.running.values()))
+
+        def look() -> None:
+            lease.guarded = False
+            if lane.leases.get(lease.worker) is not lease or len(lease.running) < 2:
+                return
+            if next(iter(lease.running.values())) is not head:
+                self._guard(lane, lease)
+                return
+            assert head.code is not None
+            self._mean[head.code.id] = max(self._mean.get(head.code.id, 0.0), _STUCK)
+            self._take_back(lease, list(lease.running)[1:])
+
+        self._host.loop.call_later(_STUCK, look)
 
     def _state_demand(self, lane: Lane) -> None:
         wanted = max(0, min(len(lane.ready), lane.most - len(lane.leases)))
@@ -149,11 +172,12 @@ class Submitter:
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
-    def ended(self, worker: int, task: Task, seconds: float) -> None:
-        """A task has been answered by its worker."""
+    def ended(self, worker: int, task: Task, seconds: float | None) -> None:
+        """A task has been answered by its worker; ``seconds`` is None if it did not run to its end."""
         assert task.code is not None
-        mean = self._mean.get(task.code.id)
-        self._mean[task.code.id] = seconds if mean is None else 0.8 * mean + 0.2 * seconds
+        if seconds is not None:
+            mean = self._mean.get(task.code.id)
+            self._mean[task.code.id] = seconds if mean is None else 0.8 * mean + 0.2 * seconds
         lane = self._lane_of.get(worker)
         if lane is not None:
             lane.leases[worker].running.pop(task.id, None)
@@ -172,10 +196,14 @@ class Submitter:
 
     def _take_back_from_busiest(self, lane: Lane) -> None:
         busiest = max(lane.leases.values(), key=lambda lease: len(lease.running))
-        if len(busiest.running) >= 2 and not busiest.asked_back:
-            busiest.asked_back = True
+        if len(busiest.running) >= 2:
             ids = list(busiest.running)
-            self._host.post(busiest.worker, ("take_back", ids[(len(ids) + 1) // 2 :]))
+            self._take_back(busiest, ids[(len(ids) + 1) // 2 :])
+
+    def _take_back(self, lease: Lease, ids: list[bytes]) -> None:
+        if not lease.asked_back:
+            lease.asked_back = True
+            self._host.post(lease.worker, ("take_back", ids))
 
     def taken_back(self, worker: int, ids: Iterable[bytes]) -> None:
         """A worker returns tasks that it has not started."""

@@ -15,7 +15,7 @@ Slot = int | str
 """Where a resolved reference goes: the index of a positional argument, or the name of a keyword argument."""
 
 WireTask = tuple[Any, ...]
-"""What `to_wire` makes: ``(id, target, name, arguments, ids inside, slots, dependencies, num_returns, once, request)``."""
+"""What `to_wire` makes and a worker takes apart."""
 
 
 @dataclass(slots=True, eq=False)
@@ -27,13 +27,14 @@ class Task:
     code: Code | None  # None: an actor's method
     method: str
     arguments: Payload
-    refs: list[ObjectRef]  # kept alive until the end: references inside the arguments, the actor's life
+    refs: list[ObjectRef]  # inside the arguments; kept alive until the end
     slots: tuple[Slot, ...]
     dependencies: list[ObjectRef]  # what fills the slots
     num_returns: int
     retries: int  # left; -1: without end
     request: Shape = ()
     parent: bytes | None = None
+    actor: ObjectRef | None = None  # the actor outlives the calls already made
     ready: bool = False  # its dependencies are there
     cancelled: bool = False
     where: str = "waiting for its arguments"
