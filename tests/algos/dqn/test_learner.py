@@ -127,6 +127,22 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not() -> None:
     assert not np.array_equal(one.weights()["body.0.0.weight"], other.weights()["body.0.0.weight"])
 
 
+def test_the_online_network_chooses_the_action_only_if_double() -> None:
+    """A target network that prefers the worst action tells the two apart."""
+    errors = {}
+    for double in (True, False):
+        learner = make_learner(double=double, n_step=1, discount=1.0)
+        for fragment in play(3):
+            learner._replay.add(fragment)
+        with torch.no_grad():
+            for body, bias in ((learner._network.body, [9.0, 0.0, 0.0]), (learner._target, [0.0, 0.0, 60.0])):
+                head: Any = body[1]  # type: ignore[index]
+                head.output.weight.zero_()
+                head.output.bias.copy_(torch.tensor(bias))
+        errors[double] = float(learner._update()[2])
+    assert errors[False] > errors[True] + 20
+
+
 def test_weights_are_a_copy() -> None:
     learner = make_learner()
     held = learner.weights()
@@ -202,6 +218,31 @@ def test_gradients_are_clipped_as_told() -> None:
         moved = (torch.cat([p.detach().flatten() for p in learner._parameters]) - before).norm()
         assert norm > 1e-3
         assert float(moved) == pytest.approx(norm if limit is None else limit, rel=0.02)
+
+
+def test_rewards_are_clipped_as_told() -> None:
+    """Untrained values are near 0, so that a target of 50 is a large error and one clipped to 1 is not."""
+    errors = {}
+    for clip in (True, False):
+        learner = make_learner(clip_reward=clip)
+        for fragment in play(3):
+            fragment.reward[:] = 50
+            learner._replay.add(fragment)
+        errors[clip] = float(learner._update()[2])
+    assert errors[True] < 5 < 40 < errors[False]
+
+
+def test_the_step_size_follows_its_schedule() -> None:
+    learner = make_learner(learning_rate=[[0, 1e-3], [120, 1e-3], [120, 0]])
+    parts = play(12)
+    for fragment in parts[:5]:
+        learner.learn(fragment)
+    before = learner.weights()
+    assert learner._updates > 0
+    for fragment in parts[5:]:
+        assert learner.learn(fragment)["updates"] == 5
+    for name, array in learner.weights().items():
+        np.testing.assert_array_equal(array, before[name])
 
 
 def test_bfloat16_is_close_to_float32() -> None:
