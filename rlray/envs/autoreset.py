@@ -30,7 +30,8 @@ class AutoresetVec:
     * next-step: where an episode ends, ``obs`` is the final observation again, as a placeholder; the next step of
       that copy ignores the action, is not ``valid``, has reward 0, no end, and brings the first observation.
 
-    The arrays returned may be overwritten by the next call; ``final_obs`` may not.
+    Discrete actions count from 0, whatever ``env`` counts them from. The arrays returned may be overwritten by the next
+    call; ``final_obs`` may not.
 
     Args:
         env: a gymnasium vector environment that says its mode in ``metadata["autoreset_mode"]``.
@@ -54,7 +55,10 @@ class AutoresetVec:
         self._mode = _mode(env, env_id)
         self._picture = picture
         self.num_envs = env.num_envs
-        self.spec = EnvSpec(env_id, env.single_observation_space, env.single_action_space)
+        action = env.single_action_space
+        self._first_action = int(action.start) if isinstance(action, spaces.Discrete) else 0
+        action = spaces.Discrete(action.n) if isinstance(action, spaces.Discrete) else action
+        self.spec = EnvSpec(env_id, env.single_observation_space, action)
         self._seed = SeedOnce(seed)
         self._last_seed: int | None = None
         self._steps = 0
@@ -146,7 +150,7 @@ class AutoresetVec:
     def _checked(self, actions: NDArray[Any]) -> NDArray[Any]:
         space = self.spec.action_space
         if isinstance(space, spaces.Discrete):
-            return check_discrete(actions, self.num_envs, int(space.n), self.spec.id)
+            return check_discrete(actions, self.num_envs, int(space.n), self.spec.id) + self._first_action
         actions, shape = np.asarray(actions), (self.num_envs, *(space.shape or ()))
         if actions.shape != shape:
             raise ValueError(

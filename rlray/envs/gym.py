@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from gymnasium.wrappers import FlattenObservation, TimeLimit, TransformAction
+from gymnasium.wrappers import FlattenObservation, TimeLimit
 
 from rlray.envs.autoreset import AutoresetVec
 from rlray.envs.errors import EnvError
@@ -27,7 +27,7 @@ class GymMaker:
 
     Guarantees: a setting that the constructor does not take is an error before anything is made (unless it takes
     ``**kwargs``). The setting ``max_episode_steps`` limits any environment. Observations that are no `Box` (numbers,
-    dicts, tuples) are flattened into one, as `gymnasium.spaces.flatten` does it. Discrete actions count from 0.
+    dicts, tuples) are flattened into one, as `gymnasium.spaces.flatten` does it.
 
     Args:
         env_id: what to call it.
@@ -76,10 +76,6 @@ class GymMaker:
     def _as_arrays(self, env: Env) -> Env:
         if not isinstance(env.observation_space, spaces.Box) and env.observation_space.is_np_flattenable:
             env = FlattenObservation(env)
-        action = env.action_space
-        if isinstance(action, spaces.Discrete) and action.start != 0:
-            start = action.start
-            env = TransformAction(env, lambda chosen: chosen + start, spaces.Discrete(action.n))
         return env
 
 

@@ -50,11 +50,12 @@ def make_vec(
         ImportError: an extra is missing; the message holds the command that installs it.
         EnvError: from what a single environment raised while it was made.
     """
-    _check_count("num_envs", num_envs)
-    _check_count("num_threads", num_threads)
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
-        kind = ValueError if isinstance(seed, int) and not isinstance(seed, bool) else TypeError
-        raise kind(f"seed must be None or an integer of at least 0, got {seed!r}")
+    _check_integer("num_envs", num_envs, 1)
+    _check_integer("num_threads", num_threads, 1)
+    if seed is not None:
+        _check_integer("seed", seed, 0)
+    if settings is not None and not isinstance(settings, Mapping):
+        raise TypeError(f"settings must be a mapping of names to values, got {settings!r}")
     return _resolve(env, settings or {}).make_vec(num_envs, seed, num_threads, render)
 
 
@@ -138,11 +139,11 @@ def _name(env: Callable[..., Any]) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _check_count(name: str, value: Any) -> None:
+def _check_integer(name: str, value: Any, low: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value!r}")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -162,11 +163,13 @@ class _Source:
     def _make_together(self, factory: Callable[..., Any], offers: Mapping[str, Any]) -> VectorEnv:
         """All copies by one call of ``factory``, which gets those of ``offers`` that it has a parameter for."""
         accepted = Accepted.by(factory)
-        if not accepted.any_name or not offers.keys().isdisjoint(self.settings):
+        for name in offers.keys() & self.settings.keys():
+            raise ValueError(f"{name!r} is no setting of environment {self.id!r}: it is an argument of make_vec")
+        if not accepted.any_name:
             check_names(self.settings, accepted.names - offers.keys(), self.id)
         made = factory(**{name: each for name, each in offers.items() if name in accepted.names}, **self.settings)
         if isinstance(made, GymnasiumVectorEnv):
-            picture = (lambda: _first_picture(made)) if offers["render"] else None
+            picture = functools.partial(_first_picture, made) if offers["render"] else None
             made = AutoresetVec(made, self.id, seed=offers["seed"], picture=picture)
         if not isinstance(getattr(made, "spec", None), EnvSpec):
             raise TypeError(

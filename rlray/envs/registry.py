@@ -99,14 +99,14 @@ def _similar(name: str) -> list[str]:
         PONG_ID,
         *sorted(gymnasium.registry, key=lambda each: (not each.startswith("ALE/"), each)),
     ]
-    full: dict[str, str] = {}
-    bare: dict[str, str] = {}
+    full = {each.lower(): [each] for each in known}
+    bare: dict[str, list[str]] = {}
     for each in known:
-        full.setdefault(each.lower(), each)
-        bare.setdefault(_bare(each), each)
-    found = [bare[_bare(name)]] if _bare(name) in bare else []
-    found += [full[each] for each in nearest(name.lower(), full)]
-    found += [bare[each] for each in nearest(_bare(name), bare)]
+        bare.setdefault(_bare(each), []).append(each)
+    found = list(bare.get(_bare(name), []))
+    for names, wanted in ((full, name.lower()), (bare, _bare(name))):
+        for key in nearest(wanted, names):
+            found += names[key]
     return list(dict.fromkeys(found))[:3]
 
 
