@@ -200,7 +200,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     if not isinstance(name, str) or not name:
         raise ValueError(f"get_actor() takes the name of an actor, got {name!r}")
     life, info = ensure_running().find_actor(name, namespace)
-    return ActorHandle(life, info.class_name, info.methods, 0)
+    return ActorHandle(life, info.class_name, info.methods, info.max_task_retries)
 
 
 def cluster_resources() -> dict[str, float]:
@@ -213,9 +213,9 @@ def available_resources() -> dict[str, float]:
     return ensure_running().resources()[1]
 
 
-def get_gpu_ids() -> list[str]:
-    """The ids of the GPUs that the calling task or actor was given, as CUDA_VISIBLE_DEVICES has them."""
-    return list(ensure_running().context().gpu_ids)
+def get_gpu_ids() -> list[int | str]:
+    """The ids of the GPUs that the calling task or actor was given, as in CUDA_VISIBLE_DEVICES: numbers or UUIDs."""
+    return [int(gpu) if gpu.isdigit() else gpu for gpu in ensure_running().context().gpu_ids]
 
 
 class RuntimeContext:
@@ -266,7 +266,8 @@ class RuntimeContext:
         info = self._context.actor
         if info is None:
             raise RuntimeError("current_actor is only there inside an actor")
-        return ActorHandle(engines.current().claim(info.id), info.class_name, info.methods, 0)
+        life = engines.current().claim(info.id)
+        return ActorHandle(life, info.class_name, info.methods, info.max_task_retries)
 
     @property
     def namespace(self) -> str:

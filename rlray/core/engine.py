@@ -30,6 +30,7 @@ class ActorInfo:
     id: bytes
     class_name: str
     methods: Mapping[str, Mapping[str, Any]]
+    max_task_retries: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,8 +139,8 @@ class RayTaskError(RayError):
     def as_instanceof_cause(self) -> RayTaskError:
         """This error as an instance of the original's class too; itself where Python does not allow such a class."""
         cause = self.cause
-        if isinstance(cause, RayTaskError):  # an error that came through several tasks keeps its first class
-            return cause.as_instanceof_cause()
+        while isinstance(cause, RayTaskError):  # an error that came through several tasks keeps its first class
+            cause = cause.cause
         error: RayTaskError = self
         if isinstance(cause, Exception):
             with contextlib.suppress(TypeError):  # layout conflict or a final class
@@ -164,10 +164,16 @@ def _dual_class(cause_class: type[Exception]) -> type[RayTaskError]:
             return getattr(self.__dict__["cause"], name)
 
         __str__ = RayTaskError.__str__
-        __reduce__ = RayTaskError.__reduce__
+
+        def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+            return _dual_again, (self.function_name, self.traceback_str, self.cause, self.where)
 
     Dual.__name__ = Dual.__qualname__ = f"RayTaskError({cause_class.__name__})"
     return Dual
+
+
+def _dual_again(function_name: str, traceback_str: str, cause: BaseException, where: str) -> RayTaskError:
+    return RayTaskError(function_name, traceback_str, cause, where).as_instanceof_cause()
 
 
 def task_error(function_name: str, error: BaseException, where: str) -> RayTaskError:

@@ -12,87 +12,78 @@ from rlray.core import resources
 
 @dataclass(frozen=True)
 class Option:
-    """One option: its default, and a check that returns what is expected when the value is wrong."""
+    """One option: its default, the types its value may have, and what the value must be beyond that."""
 
     default: Any
-    check: Callable[[Any], str | None]
+    types: tuple[type, ...]
+    valid: Callable[[Any], bool] = lambda value: True
+    expected: str = ""  # says what ``valid`` wants
 
 
-def _number(value: Any) -> str | None:
-    ok = value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0)
-    return None if ok else "a number >= 0"
+def _at_least(low: float) -> Callable[[Any], bool]:
+    return lambda value: value is None or value >= low
 
 
-def _count(low: int) -> Callable[[Any], str | None]:
-    def check(value: Any) -> str | None:
-        ok = isinstance(value, int) and not isinstance(value, bool) and value >= low
-        return None if ok else f"an integer >= {low}"
-
-    return check
+def _custom_only(value: Any) -> bool:
+    return value is None or not {"CPU", "GPU"} & set(value)
 
 
-def _one_of(*valid: Any) -> Callable[[Any], str | None]:
-    return lambda value: None if value in valid else "one of " + ", ".join(map(repr, valid))
+def _not_empty(value: Any) -> bool:
+    return value is None or bool(value)
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None or (isinstance(value, str) and value) else "a non-empty string"
-
-
-def _flag(value: Any) -> str | None:
-    return None if isinstance(value, bool) else "True or False"
-
-
-def _amounts(value: Any) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, Mapping):
-        return "a dict of numbers by resource name"
-    if {"CPU", "GPU"} & set(value):
-        return "custom resources only; use num_cpus and num_gpus for CPU and GPU"
-    return None
-
-
+_NONE = type(None)
+_AMOUNT = Option(None, (int, float, _NONE), _at_least(0), "at least 0")
+_NAME = Option(None, (str, _NONE), _not_empty, "not empty")
+_RETRIES = "at least -1 (-1: without end)"
 _COMMON = {
-    "num_cpus": Option(None, _number),
-    "num_gpus": Option(None, _number),
-    "resources": Option(None, _amounts),
-    "name": Option(None, _text),
+    "num_cpus": _AMOUNT,
+    "num_gpus": _AMOUNT,
+    "resources": Option(
+        None, (Mapping, _NONE), _custom_only, "custom resources only; use num_cpus and num_gpus for CPU and GPU"
+    ),
+    "name": _NAME,
 }
 TASK_OPTIONS: dict[str, Option] = {
     **_COMMON,
-    "num_returns": Option(1, _count(0)),
-    "max_retries": Option(3, _count(-1)),
+    "num_returns": Option(1, (int,), _at_least(0), "at least 0"),
+    "max_retries": Option(3, (int,), _at_least(-1), _RETRIES),
 }
 ACTOR_OPTIONS: dict[str, Option] = {
     **_COMMON,
-    "namespace": Option(None, _text),
-    "get_if_exists": Option(False, _flag),
-    "lifetime": Option(None, _one_of(None, "detached", "non_detached")),
-    "max_restarts": Option(0, _count(-1)),
-    "max_task_retries": Option(0, _count(-1)),
-    "max_concurrency": Option(None, lambda v: None if v is None else _count(1)(v)),
+    "namespace": _NAME,
+    "get_if_exists": Option(False, (bool,)),
+    "lifetime": Option(
+        None, (str, _NONE), lambda value: value in (None, "detached", "non_detached"), "'detached' or 'non_detached'"
+    ),
+    "max_restarts": Option(0, (int,), _at_least(-1), _RETRIES),
+    "max_task_retries": Option(0, (int,), _at_least(-1), _RETRIES),
+    "max_concurrency": Option(None, (int, _NONE), _at_least(1), "at least 1"),
 }
 METHOD_OPTIONS: dict[str, Option] = {
-    "num_returns": Option(1, _count(0)),
-    "name": Option(None, _text),
-    "max_task_retries": Option(None, lambda v: None if v is None else _count(-1)(v)),
+    "num_returns": Option(1, (int,), _at_least(0), "at least 0"),
+    "name": _NAME,
+    "max_task_retries": Option(0, (int,), _at_least(-1), _RETRIES),
 }
 
 
 def checked(given: Mapping[str, Any], table: Mapping[str, Option], what: str) -> dict[str, Any]:
     """Return ``given`` unchanged if every option is in ``table`` and its value is right.
 
-    Raises: ValueError for an unknown option, naming the nearest and all valid ones, or for a wrong value.
+    Raises: ValueError for an unknown option, naming the nearest and all valid ones, or for a wrong value; TypeError for
+    a value of a wrong type.
     """
     for name, value in given.items():
-        if name not in table:
+        option = table.get(name)
+        if option is None:
             near = difflib.get_close_matches(name, table, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise ValueError(f"unknown option {name!r} for {what}{hint} Valid options: {', '.join(sorted(table))}")
-        expected = table[name].check(value)
-        if expected is not None:
-            raise ValueError(f"option {name!r} of {what} must be {expected}, got {value!r}")
+        if not isinstance(value, option.types) or (isinstance(value, bool) and bool not in option.types):
+            names = " or ".join("None" if kind is _NONE else kind.__name__ for kind in option.types)
+            raise TypeError(f"option {name!r} of {what} must be {names}, got {type(value).__name__} {value!r}")
+        if not option.valid(value):
+            raise ValueError(f"option {name!r} of {what} must be {option.expected}, got {value!r}")
     return dict(given)
 
 

@@ -7,6 +7,7 @@ buffers are).
 
 from __future__ import annotations
 
+import io
 import pickle
 import threading
 from collections.abc import Iterator, Sequence
@@ -86,19 +87,54 @@ def deserialize(data: bytes | memoryview, buffers: Sequence[Any]) -> Any:
 
 
 def dumps_error(error: BaseException) -> bytes:
-    """Pickle an exception so that it surely loads again elsewhere; what cannot travel is replaced by its text."""
+    """Pickle an exception so that it surely loads again elsewhere.
+
+    Exceptions whose constructor wants other arguments than ``args`` are rebuilt without calling it; one that cannot
+    travel at all is replaced by its text.
+    """
+    for attempt in (_dumps_as_is, _dumps_rebuilt):
+        try:
+            data = attempt(error)
+            pickle.loads(data)
+            return data
+        except Exception as failed:  # whatever user-defined pickling raises
+            why = failed
+    return _dumps_as_is(_stand_in(error, why))
+
+
+def _dumps_as_is(error: BaseException) -> bytes:
+    return bytes(cloudpickle.dumps(error, protocol=5))
+
+
+def _dumps_rebuilt(error: BaseException) -> bytes:
+    from rlray.core.exceptions import RayError
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def reducer_override(self, obj: Any) -> Any:
+            if isinstance(obj, BaseException) and not isinstance(obj, RayError):
+                return _rebuild_error, (type(obj), obj.args, obj.__dict__)
+            return super().reducer_override(obj)
+
+    stream = io.BytesIO()
+    Pickler(stream, protocol=5).dump(error)
+    return stream.getvalue()
+
+
+def _rebuild_error(cls: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
+
+def _stand_in(error: BaseException, why: Exception) -> BaseException:
+    """An exception that can travel in place of one that cannot."""
     from rlray.core.exceptions import RayError, RayTaskError
 
-    try:
-        data: bytes = cloudpickle.dumps(error, protocol=5)
-        pickle.loads(data)
-    except Exception as why:  # whatever user-defined pickling raises
-        if isinstance(error, RayTaskError):
-            text = f"{type(error.cause).__name__}: {error.cause} (the exception itself cannot be pickled: {why})"
-            stand_in = RayTaskError(error.function_name, error.traceback_str, RayError(text), error.where)
-            return bytes(cloudpickle.dumps(stand_in, protocol=5))
-        return bytes(cloudpickle.dumps(RayError(f"{type(error).__name__}: {error}"), protocol=5))
-    return data
+    if not isinstance(error, RayTaskError):
+        return RayError(f"{type(error).__name__}: {error} (the exception itself cannot be pickled: {why})")
+    text = f"{type(error.cause).__name__}: {error.cause} (the exception itself cannot be pickled: {why})"
+    return RayTaskError(error.function_name, error.traceback_str, RayError(text), error.where)
 
 
 def _is_plain(value: Any, depth: int) -> bool:

@@ -20,6 +20,7 @@ class ActorLane:
 
     id: bytes
     state: ActorState = "pending"
+    killed: bool = False  # for good, by this process: its death is about to be told
     worker: int | None = None
     cause: Payload | None = None
     waiting: deque[Task] = field(default_factory=deque)  # not sent yet, in order
@@ -46,6 +47,14 @@ class ActorCalls:
         """The process that the actor lives in, as far as is known."""
         lane = self._lanes.get(actor)
         return lane.worker if lane is not None else None
+
+    def killed(self, actor: bytes, no_restart: bool) -> None:
+        """This process has just asked for the actor's end: its own later calls must not reach the old process."""
+        lane = self.lane(actor)
+        if lane.state != "dead":
+            lane.state = "restarting"
+            if no_restart:
+                lane.killed = True
 
     def created(self, actor: bytes) -> None:
         """This process has just created the actor: the node tells of it unasked."""
@@ -90,7 +99,7 @@ class ActorCalls:
     def changed(self, actor: bytes, state: ActorState, worker: int | None, cause: bytes | None) -> None:
         """The node tells how the actor stands."""
         lane = self._lanes.get(actor)
-        if lane is None or lane.state == "dead":
+        if lane is None or lane.state == "dead" or (lane.killed and state != "dead"):
             return
         lane.state, lane.worker = state, worker
         if state == "dead":

@@ -107,7 +107,9 @@ class Client(Engine):
             life = self.references.own_put()
         spec = {
             "class_name": code.name,
-            "info": cloudpickle.dumps(ActorInfo(life.binary(), code.name, methods)),  # the node never looks inside
+            "info": cloudpickle.dumps(
+                ActorInfo(life.binary(), code.name, methods, options["max_task_retries"])
+            ),  # the node never looks inside
             "code": code.pickled,
             "arguments": arguments,
             "refs": [ref.binary() for ref in refs],
@@ -173,6 +175,8 @@ class Client(Engine):
 
     def kill(self, actor: ObjectRef, no_restart: bool) -> None:
         self._check_alive()
+        with self.loop.lock:
+            self.actors.killed(actor.binary(), no_restart)
         self.tell_node(("actor_kill", actor.binary(), no_restart, "the actor was killed by kill()"))
 
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:

@@ -193,10 +193,10 @@ class Executor:
             result = function(*args, **kwargs)
             seconds = time.perf_counter() - began
             return self._pack_results(job, result), None, seconds
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             if self._cancelling == job.id:
                 raise
-            return [], self._failure(job, KeyboardInterrupt("raised by the task itself")), None
+            return [], self._failure(job, error), None
         except BaseException as error:  # also SystemExit: the worker lives on
             return [], self._failure(job, error), None
         finally:
@@ -326,7 +326,7 @@ class Executor:
         if actor is not None:
             fields |= {
                 "actor_id": actor.id.hex(),
-                "actor_name": actor.name,
+                "actor_name": actor.name or "",
                 "actor": actor.info,
                 "namespace": actor.namespace,
                 "resources": amounts(actor.request),
