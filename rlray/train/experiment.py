@@ -219,10 +219,9 @@ class Experiment:
         self._learner.settle_checkpoint()
         self._save()
         self._learner.refresh()
-        if self.config.eval.final_episodes:
-            yield from self._evaluation_to_its_end()  # one that is still under way
-            if self._asked is None:
-                self._evaluate(self.config.eval.final_episodes)
+        yield from self._evaluation_to_its_end()  # one that is still under way
+        if self.config.eval.final_episodes and self._asked is None:
+            self._evaluate(self.config.eval.final_episodes)
             yield from self._evaluation_to_its_end()
         self._learner.settle_checkpoint()
 

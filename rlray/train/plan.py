@@ -52,7 +52,8 @@ def make_plan(
     left = cpus - simulators * each
     learner = _down(min(left, 1.0 if gpu else MAX_LEARNER_CPUS)) if learner_cpus == "auto" else learner_cpus
     asked = simulators * each + learner
-    if asked > cpus + 1e-6 or gpu > gpus or each < 0 or learner < 0:
+    nothing_left = (simulator_cpus == "auto" and each <= 0) or (learner_cpus == "auto" and learner <= 0)
+    if asked > cpus + 1e-6 or gpu > gpus or nothing_left:
         raise ResourcesTooSmall(
             f"the run asks for {simulators} simulator(s) × {each:g} CPU + learner {learner:g} CPU and {gpu:g} GPU, but "
             f"there are {cpus:g} CPU and {gpus:g} GPU; lower simulators.count, simulators.num_cpus, learner.num_cpus "

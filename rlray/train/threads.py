@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+from rlray.core.resources import count_cpus
+
 
 def count(num_cpus: float) -> int:
-    """Threads for a request of ``num_cpus``: at least one, fractions rounded up."""
-    return max(1, math.ceil(num_cpus))
+    """Threads for a request of ``num_cpus``: fractions rounded up, at least one, no more than there are cores."""
+    return min(max(1, math.ceil(num_cpus)), count_cpus())
 
 
 def limit_torch(num_cpus: float) -> int:

@@ -10,6 +10,7 @@ import torch
 
 from rlray.algos.dqn import DQNConfig
 from rlray.algos.types import Fragment
+from rlray.core.resources import count_cpus
 from rlray.train.checkpoint import CheckpointError, load_checkpoint
 from rlray.train.learner import LearnerActor, LearnerSetup
 from rlray.train.simulator import Simulator, SimulatorSetup
@@ -102,7 +103,7 @@ def test_same_setup_same_bits(fragments: list[Fragment]) -> None:
     assert all(np.array_equal(weights[name], others[name]) for name in weights)
 
 
-@pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1, 1), (2, 2)])
+@pytest.mark.parametrize(("cpus", "threads"), [(0.5, 1), (1, 1), (2, min(2, count_cpus())), (1000, count_cpus())])
 def test_threads_follow_from_the_cpus(cpus: float, threads: int) -> None:
     before = torch.get_num_threads()
     try:

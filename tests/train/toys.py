@@ -107,6 +107,7 @@ class CountingSettings(BaseModel):
     """The fragment at which the learner's process is killed."""
     greedy_once: str = ""
     """A file: the process that makes it, in its first greedy step, is killed there."""
+    greedy_raises: bool = False
 
 
 class CountingPolicy:
@@ -126,6 +127,8 @@ class CountingPolicy:
         return actions, {"count": np.full(len(obs), self.count), "step": np.full(len(obs), step)}
 
     def act_greedy(self, obs: Any) -> Any:
+        if self.settings.greedy_raises:
+            raise ValueError("no greedy action today")
         if self.settings.greedy_once and first_to_make(self.settings.greedy_once):
             os.kill(os.getpid(), signal.SIGKILL)
         return np.ones(len(obs), np.int64)
@@ -184,3 +187,10 @@ class ShortOrLong(gymnasium.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.left -= 1
         return np.zeros(1, np.float32), self.reward if self.left == 0 else 0.0, self.left == 0, False, {}
+
+
+class Impossible(gymnasium.Env[Any, Any]):
+    """Cannot be made."""
+
+    def __init__(self) -> None:
+        raise OSError("the device is busy")

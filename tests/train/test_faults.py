@@ -1,0 +1,139 @@
+"""What breaks is survived, or ends the run with an error that says what and where. Nothing hangs, nothing is left."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlray.config import ConfigError
+from rlray.exceptions import RayTaskError
+from rlray.train.checkpoint import load_checkpoint
+from rlray.train.failures import (
+    EnvironmentFailed,
+    EvaluatorFailed,
+    LearnerFailed,
+    ResourcesTooSmall,
+    SimulatorFailed,
+)
+from rlray.train.plan import Amount, make_plan
+from tests.train.conftest import Played
+
+Run = Callable[..., Played]
+both_modes = pytest.mark.parametrize("mode", ["sync", "async"])
+
+
+@both_modes
+def test_a_killed_simulator_costs_one_fragment(
+    run: Run, mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SIGKILL in step 35 of one simulator, in its fourth fragment: its three stay, the rest comes from a new stream."""
+    with caplog.at_level(logging.WARNING):
+        played = run(mode=mode, env_settings={"fail": "die", "fail_at": 34, "once": str(tmp_path / "once")})
+    state = load_checkpoint(played.experiment.last_checkpoint or "")
+    fragments = state["learner"]["fragments"]
+    assert played.experiment.progress.steps == 800
+    assert sum(fragments.values()) == 20
+    assert set(fragments) == {"0", "1", "2"}
+    assert 3 in (fragments["0"], fragments["1"]), "what it had delivered was learned from"
+    lines = [record.getMessage() for record in caplog.records if record.name == "rlray.train.fleet"]
+    assert len(lines) == 1
+    assert "SIGKILL" in lines[0]
+    assert "its fragment is lost, life 1 begins" in lines[0]
+
+
+@both_modes
+def test_a_simulator_that_always_dies_ends_the_run(run: Run, mode: str) -> None:
+    with pytest.raises(SimulatorFailed, match=r"simulator \d \(environment 'tests.*Corridor'\) died 3 times in a row"):
+        run(mode=mode, env_settings={"fail": "die", "fail_at": 3})
+
+
+@both_modes
+@pytest.mark.parametrize("where", ["reset", "step"])
+def test_an_environment_that_raises_ends_the_run(run: Run, mode: str, where: str) -> None:
+    with pytest.raises(EnvironmentFailed, match=rf"simulator \d: .*'tests.*Corridor'.*seed \d+.*{where}") as caught:
+        run(mode=mode, env_settings={"fail": where, "fail_at": 25})
+    assert "ZeroDivisionError: the corridor fell in" in caught.value.user_traceback
+    assert "in _misbehave" in caught.value.user_traceback
+    assert isinstance(caught.value.__cause__, RayTaskError)
+
+
+def test_an_environment_that_cannot_be_made_ends_the_run_before_it_starts(run: Run) -> None:
+    with pytest.raises(EnvironmentFailed, match=r"before the run: environment 'tests.train.toys:Impossible'"):
+        run(env="tests.train.toys:Impossible")
+
+
+@both_modes
+def test_a_killed_learner_names_the_last_checkpoint(run: Run, mode: str, tmp_path: Path) -> None:
+    with pytest.raises(LearnerFailed, match=r"the learner died .*SIGKILL.*the last checkpoint is .*step_") as caught:
+        run(mode=mode, hyperparameters={"die_at": 15, "seconds": 0.05}, checkpoint={"every": 160})
+    path = str(caught.value).rpartition("the last checkpoint is ")[2]
+    assert 160 <= load_checkpoint(path)["progress"]["steps"] <= 600
+
+
+def test_a_learner_that_raises(run: Run) -> None:
+    with pytest.raises(LearnerFailed, match=r"ArithmeticError: the loss is not a number; there is no checkpoint yet"):
+        run(hyperparameters={"fail_at": 2})
+
+
+def test_a_killed_evaluator_is_replaced(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    played = run(
+        hyperparameters={"greedy_once": str(tmp_path / "once")},
+        eval={"every": 400, "episodes": 3, "final_episodes": 0},
+    )
+    assert played.of("eval/return_mean") == [1.0, 1.0]
+    assert "the evaluation of step 400 begins again" in caplog.text
+
+
+def test_an_evaluator_that_raises(run: Run) -> None:
+    with pytest.raises(EvaluatorFailed, match="the evaluator raised ValueError: no greedy action today"):
+        run(hyperparameters={"greedy_raises": True}, eval={"every": 400, "episodes": 3})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"simulators": {"count": 5, "num_cpus": 1.0}},
+        {"learner": {"num_cpus": 3.0}},
+        {"learner": {"num_gpus": 64.0}},
+    ],
+    ids=str,
+)
+def test_impossible_requests_are_refused_at_once(run: Run, changes: dict[str, Any]) -> None:
+    with pytest.raises(ResourcesTooSmall, match=r"the run asks for .* but there are 4 CPU and \d+ GPU; lower"):
+        run(**changes)
+
+
+@pytest.mark.parametrize("env", ["CartPoel-v1", "rlray/Pnog-v0", "nowhere:Env"])
+def test_unknown_environments_are_refused_at_once(run: Run, env: str) -> None:
+    with pytest.raises(ConfigError, match=r"unknown environment|no module"):
+        run(env=env)
+
+
+@pytest.mark.parametrize("cpus", [1.0, 2.0, 3.0, 8.0, 64.0, 0.5])
+@pytest.mark.parametrize("simulators", [1, 2, 7, 63])
+@pytest.mark.parametrize("gpus", [0.0, 1.0])
+def test_auto_fits_any_machine_and_uses_it(cpus: float, simulators: int, gpus: float) -> None:
+    plan = make_plan(simulators, "auto", "auto", "auto", {"CPU": cpus, "GPU": gpus})
+    assert plan.simulators * plan.simulator_cpus + plan.learner_cpus <= cpus + 1e-9
+    assert 0 < plan.simulator_cpus <= 1
+    assert plan.learner_cpus > 0
+    assert plan.learner_gpus == gpus
+    if cpus >= 2 * simulators:
+        assert plan.simulator_cpus == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "cpus", "fits"),
+    [((1.0, 1.0), 2.0, True), ((1.0, 1.5), 2.0, False), ((0.5, 0.5), 1.0, True), (("auto", 2.0), 2.0, False)],
+)
+def test_numbers_are_taken_as_they_are(asked: tuple[Amount, Amount], cpus: float, fits: bool) -> None:
+    if fits:
+        plan = make_plan(1, *asked, 0.0, {"CPU": cpus})
+        assert (plan.simulator_cpus, plan.learner_cpus) == asked
+    else:
+        with pytest.raises(ResourcesTooSmall, match="auto' fits any machine"):
+            make_plan(1, *asked, 0.0, {"CPU": cpus})
