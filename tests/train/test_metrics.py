@@ -70,6 +70,16 @@ def test_both_files_hold_what_was_written(folder: RunFolder) -> None:
     assert scalars(folder) == rounded(expected)
 
 
+def test_an_evaluation_may_be_reported_late(folder: RunFolder) -> None:
+    with MetricsWriter(folder, folder.load_config()) as writer:
+        writer.write(100, {"train/return_mean": 1})
+        writer.write(300, {"train/return_mean": 2})
+        writer.write(200, {"eval/return_mean": 3})
+        writer.write(400, {"train/return_mean": 4})
+    expected = {"train/return_mean": [(100, 1), (300, 2), (400, 4)], "eval/return_mean": [(200, 3)]}
+    assert table(folder) == scalars(folder) == expected
+
+
 def test_numbers_of_all_kinds(folder: RunFolder) -> None:
     with MetricsWriter(folder, folder.load_config()) as writer:
         writer.write(1, {"a": np.float32(0.5), "b": np.int64(3), "c": math.inf, "d": math.nan, "e": np.array(2.0)})
