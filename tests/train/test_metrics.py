@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,7 @@ def test_a_resumed_run_withdraws_what_came_after_its_checkpoint(folder: RunFolde
     with MetricsWriter(folder, folder.load_config()) as writer:
         for step in (0, 100, 200, 300):
             writer.write(step, {"a": step, "b": -step})
+    time.sleep(1.01)  # TensorBoard reads the files in the order of their names, which hold whole seconds
     with MetricsWriter(folder, folder.load_config(), resume_step=200) as writer:
         writer.write(250, {"a": 7, "c": 1})
     expected = {"a": [(0, 0), (100, 100), (200, 200), (250, 7)], "b": [(0, 0), (100, -100), (200, -200)]}
