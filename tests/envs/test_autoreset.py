@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -92,6 +94,24 @@ def test_a_reset_in_mid_episode_forgets_what_was_pending(mode: str) -> None:
             break
     np.testing.assert_array_equal(vec.reset(9), first)
     assert vec.step(np.zeros(4, np.int64)).valid.all()
+
+
+def test_a_dummy_step_has_no_reward_and_no_end_whatever_the_environment_says() -> None:
+    class Sloppy(SyncVectorEnv):
+        def step(self, actions: Any) -> Any:
+            dummy = self._autoreset_envs.copy()
+            obs, reward, terminated, truncated, info = super().step(actions)
+            return obs, reward + 7.0 * dummy, terminated | dummy, truncated, info
+
+    vec = AutoresetVec(Sloppy([Counting] * 3, autoreset_mode=AutoresetMode.NEXT_STEP), "toy", seed=0)
+    vec.reset()
+    dummies = 0
+    for _ in range(40):
+        step = vec.step(np.zeros(3, np.int64))
+        assert not step.reward[~step.valid].any()
+        assert not (step.terminated | step.truncated)[~step.valid].any()
+        dummies += int((~step.valid).sum())
+    assert dummies > 10
 
 
 def test_the_time_limit_shows_the_true_last_observation() -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 BALL_X, BALL_Y, AGENT_Y, OPPONENT_Y, BALL_VX, BALL_VY, AGENT_V, OPPONENT_V, AGENT_SCORE, OPPONENT_SCORE = range(10)
 VISIBLE = 10  # the rows above are what a player sees; those below are the rules' own
-_AIM, _SPEED, _LINE, _ROWS = range(10, 14)
+_AIM, _SPEED, _LINE, _DUE, _ROWS = range(10, 15)
 _PLACES, _PADDLES, _VELOCITIES = slice(BALL_X, BALL_VX), slice(AGENT_Y, BALL_VX), slice(BALL_VX, AGENT_SCORE)
 _SCORES = slice(AGENT_SCORE, VISIBLE)
 
@@ -68,7 +68,6 @@ class PongGames:
         self.reward: Floats = np.zeros(count, np.float32)
         self.terminated = np.zeros(count, np.bool_)
         self.frames = np.zeros(count, np.int32)
-        self._due: Floats = np.full(count, _NEVER, np.float32)  # whole frames until the ball's next event
         self._stream: NDArray[np.uint64] = np.zeros(count, np.uint64)
         self._soon = np.zeros(count, np.bool_)
         self._way: Floats = np.zeros((BALL_VX, count), np.float32)
@@ -81,13 +80,13 @@ class PongGames:
         """Start ``games`` at 0:0 with the first serve; their streams of random numbers go on."""
         block: Floats = np.zeros((_ROWS, len(games)), np.float32)
         self._serve(games, block)
+        _foresee(block)
         self._state[:, games] = block
-        self._due[games] = _frames_to_event(block)
         self.frames[games] = 0
 
     def step(self, actions: NDArray[np.integer]) -> None:
         """Hold ``actions`` [N], each from 0 to 5 (not checked here), for ``frame_skip`` frames in all games."""
-        state, due, skip = self._state, self._due, self.frame_skip
+        state, skip = self._state, self.frame_skip
         self.reward.fill(0.0)
         self.terminated.fill(False)
         np.take(_MOVES, actions, out=state[AGENT_V], mode="clip")
@@ -97,36 +96,32 @@ class PongGames:
         chase *= np.float32(1.0 / skip)
         np.clip(chase, -OPPONENT_SPEED, OPPONENT_SPEED, out=chase)
 
-        games = np.flatnonzero(np.less_equal(due, skip, out=self._soon))
-        block, soon = state[:, games], due[games]
+        games = np.flatnonzero(np.less_equal(state[_DUE], skip, out=self._soon))
+        block = np.take(state, games, axis=1)
         np.multiply(state[_VELOCITIES], skip, out=self._way)
         state[_PLACES] += self._way
         np.clip(state[_PADDLES], -PADDLE_LIMIT, PADDLE_LIMIT, out=state[_PADDLES])
-        due -= skip
+        state[_DUE] -= skip
         if games.size:
-            due[games] = self._play(games, block, soon, np.full(games.size, skip, np.float32))
+            self._play(games, block, np.full(games.size, skip, np.float32))
             state[:, games] = block
         self.frames += skip
 
-    def _play(self, games: Index, block: Floats, due: Floats, left: Floats) -> Floats:
-        """Play ``left`` frames of ``games``, whose balls are ``due`` within them; ``block`` is their part of the state.
-
-        Returns the frames from then until the next event.
-        """
-        _advance(block, due)
-        left = left - due
+    def _play(self, games: Index, block: Floats, left: Floats) -> None:
+        """Play ``left`` frames of ``games``, whose balls are due within them; ``block`` is their part of the state."""
+        left = left - block[_DUE]
+        _advance(block, block[_DUE])
         self._apply_rules(games, block)
-        due = _frames_to_event(block)
-        again = np.flatnonzero(due <= left)
+        _foresee(block)
+        again = np.flatnonzero(block[_DUE] <= left)
         if again.size:
-            part = block[:, again]
-            due[again] = self._play(games[again], part, due[again], left[again])
+            part = np.take(block, again, axis=1)
+            self._play(games[again], part, left[again])
             left[again] = 0.0
         _advance(block, left)
-        due -= left
+        block[_DUE] -= left
         if again.size:
             block[:, again] = part
-        return due
 
     def _apply_rules(self, games: Index, block: Floats) -> None:
         """Let happen what is due.
@@ -150,7 +145,7 @@ class PongGames:
 
     def _meet(self, games: Index, block: Floats, meeting: Index) -> None:
         """Balls reach the line of a paddle: they come back, or the next line they can reach is the goal's."""
-        x, y, agent_y, opponent_y = block[_PLACES, meeting]
+        x, y, agent_y, opponent_y = np.take(block[_PLACES], meeting, axis=1)
         right = x > 0.0
         offset = (y - np.where(right, agent_y, opponent_y)) * np.float32(1.0 / REACH)
         hit = np.abs(offset) <= 1.0
@@ -172,7 +167,7 @@ class PongGames:
         self.reward[who] += point
         block[AGENT_SCORE, scoring] += point > 0.0
         block[OPPONENT_SCORE, scoring] += point < 0.0
-        part = block[:, scoring]
+        part = np.take(block, scoring, axis=1)
         self._serve(who, part)
         over = part[_SCORES].max(axis=0) >= POINTS_TO_WIN
         part[BALL_VX : BALL_VY + 1, over] = 0.0
@@ -204,16 +199,15 @@ def _advance(block: Floats, frames: Floats) -> None:
     np.clip(block[_PADDLES], -PADDLE_LIMIT, PADDLE_LIMIT, out=block[_PADDLES])
 
 
-def _frames_to_event(block: Floats) -> Floats:
-    """Whole frames, at least one, until each ball is at or beyond a wall or its line; _NEVER for a ball at rest."""
-    x, y, vx, vy = block[BALL_X], block[BALL_Y], block[BALL_VX], block[BALL_VY]
+def _foresee(block: Floats) -> None:
+    """Find out when balls are due: in whole frames, at least one, until each is at or beyond a wall or its line."""
+    x, y, vx, vy, due = block[BALL_X], block[BALL_Y], block[BALL_VX], block[BALL_VY], block[_DUE]
     speed_x, speed_y = np.maximum(np.abs(vx), np.float32(1e-6)), np.maximum(np.abs(vy), np.float32(1e-6))
-    frames: Floats = (block[_LINE] - np.copysign(x, x * vx)) / speed_x
-    np.minimum(frames, (np.float32(WALL) - np.copysign(y, y * vy)) / speed_y, out=frames)
-    np.ceil(frames, out=frames)
-    np.maximum(frames, _ONE, out=frames)
-    frames[vx == 0.0] = _NEVER
-    return frames
+    np.divide(block[_LINE] - np.copysign(x, x * vx), speed_x, out=due)
+    np.minimum(due, (np.float32(WALL) - np.copysign(y, y * vy)) / speed_y, out=due)
+    np.ceil(due, out=due)
+    np.maximum(due, _ONE, out=due)
+    due[vx == 0.0] = _NEVER
 
 
 def _signed(bits: NDArray[np.uint64]) -> Floats:

@@ -36,7 +36,7 @@ class Game:
 
     @classmethod
     def of(cls, games: PongGames, i: int) -> Game:
-        return cls(*(float(each) for each in games._state[:, i]), stream=int(games._stream[i]))
+        return cls(*(float(each) for each in games._state[:13, i]), stream=int(games._stream[i]))
 
     def numbers(self) -> np.ndarray:
         return np.array([getattr(self, each.name) for each in fields(self)[:13]])
