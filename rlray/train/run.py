@@ -112,6 +112,8 @@ def resolve(
     if env is not None and not isinstance(env, str) and not callable(env):
         raise TypeError(f"env must be an id or something that makes an environment, got {env!r}")
     name = env if env is None or isinstance(env, str) else name_of(env)
+    if not isinstance(config, RunConfig | Mapping | str | os.PathLike):
+        raise TypeError(f"a configuration must be a path, a name, a mapping or a RunConfig, got {config!r}")
     if isinstance(config, str | os.PathLike):
         checked = load_config(config, [*overrides, *([f"env={name}"] if name else [])])
     elif overrides:
