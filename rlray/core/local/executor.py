@@ -30,7 +30,7 @@ from rlray.core.serialization import dumps_error, serialize
 
 _SHORT = 0.0005  # seconds: calls shorter than this share a message with the next one's answer
 _HOLD = 0.001  # seconds an answer is held back at most
-_BLOCKED_AFTER = 0.0005  # seconds in `get` after which the CPU is lent to others
+_BLOCKED_AFTER = 0.010  # seconds in `get` after which the CPU is lent to others
 _ASYNC_CONCURRENCY = 1_000
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pickle
 import secrets
@@ -19,7 +20,7 @@ from pathlib import Path
 from rlray.core.exceptions import RaySystemError
 from rlray.core.local.client import Client
 from rlray.core.local.logs import LogPrinter
-from rlray.core.local.store import PAGE, create_file, default_capacity
+from rlray.core.local.store import MIN_CAPACITY, PAGE, create_file, default_capacity
 from rlray.core.local.worker import THREAD_VARIABLES
 from rlray.core.local.zygote import DRIVER, RunSettings
 from rlray.core.resources import count_cpus, gpu_names, shape
@@ -34,10 +35,10 @@ class Driver(Client):
     """The driver's half of the engine, which also starts and ends all processes."""
 
     def __init__(self, settings: RunSettings) -> None:
-        self._zygote, self._lifeline, node = _start_zygote(settings)
-        super().__init__(settings, DRIVER, node)
         self._printer: LogPrinter | None = None
         self._owner_pid = os.getpid()
+        self._zygote, self._lifeline, node = _start_zygote(settings)
+        super().__init__(settings, DRIVER, node)
         try:
             ready = self.loop.run_until(
                 lambda: self.log_key is not None or self._broken is not None, timeout=_START_TIMEOUT
@@ -83,6 +84,7 @@ def start(
     preload: Sequence[str],
 ) -> Driver:
     """Start the processes of a run; returns when they are there."""
+    _check(num_cpus, num_gpus, resources, object_store_memory, preload)
     gpus = gpu_names()
     count = len(gpus) if num_gpus is None else int(num_gpus)
     gpus = (gpus + [str(i) for i in range(len(gpus), count)])[:count]
@@ -114,6 +116,32 @@ def start(
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
+
+
+def _check(
+    num_cpus: float | None,
+    num_gpus: float | None,
+    resources: Mapping[str, float] | None,
+    object_store_memory: int | None,
+    preload: Sequence[str],
+) -> None:
+    """Wrong arguments are named before anything starts."""
+    for name, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus)):
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise TypeError(f"{name} of init() must be a number, got {type(value).__name__} {value!r}")
+        if value is not None and value < 0:
+            raise ValueError(f"{name} of init() must be at least 0, got {value!r}")
+    if num_gpus is not None and num_gpus != int(num_gpus):
+        raise ValueError(f"num_gpus of init() must be a whole number, got {num_gpus!r}")
+    for name in {"CPU", "GPU"} & set(resources or {}):
+        raise ValueError(f"resources of init() has {name!r}; give it as num_{name.lower()}s instead")
+    if object_store_memory is not None and object_store_memory < MIN_CAPACITY:
+        raise ValueError(
+            f"object_store_memory of init() is in bytes, at least {MIN_CAPACITY}, got {object_store_memory!r}"
+        )
+    for module in preload:
+        if importlib.util.find_spec(module) is None:
+            raise ModuleNotFoundError(f"preload of init() names {module!r}, which is not installed")
 
 
 def _short_temp() -> str | None:

@@ -178,7 +178,7 @@ class Loop:
 
     def poll(self, timeout: float | None) -> None:
         """One round: wait for traffic at most ``timeout`` seconds and handle what has come."""
-        if self._attention:
+        while self._attention:
             self._attention = False
             with self.lock:
                 self._idle()

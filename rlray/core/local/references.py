@@ -128,7 +128,9 @@ class References:
 
     def when_ready(self, ref: ObjectRef, call: Callable[[], None]) -> bool:
         """Call once the payload is there; True if it is there now (then ``call`` is not called)."""
-        entry = self.entries[ref.binary()]
+        entry = self.entries.get(ref.binary())
+        if entry is None:  # only a reference of another run can be unknown while it exists
+            raise ValueError(f"{ref!r} belongs to a run that has ended; its value is gone")
         if entry.payload is not None:
             return True
         entry.waiting.append(call)

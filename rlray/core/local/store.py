@@ -17,6 +17,7 @@ from rlray.core.serialization import Serialized
 
 INLINE_LIMIT = 100_000  # bytes: smaller values travel inside messages
 PAGE = mmap.PAGESIZE
+MIN_CAPACITY = 1 << 20  # bytes
 _ALIGN = 64  # bytes: buffers start on cache lines
 
 Layout = tuple[int, ...]
