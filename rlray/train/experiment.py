@@ -79,6 +79,7 @@ class Experiment:
         round_steps = config.simulators.envs * config.simulators.fragment_length * config.simulators.count
         self._record_marks = Marks(max(round_steps, config.stop.steps // MAX_RECORDS))
         self._evaluations = 0
+        self._saved_at: int | None = None
         algorithm = AlgorithmSource(config.algo, config.hyperparameters)
         seed = config.seed
 
@@ -196,7 +197,8 @@ class Experiment:
             yield self.progress.record()
         if not self._learner.saving and self._checkpoint_marks.passed(steps):
             self._save()
-        if not self._evaluator.busy and self._eval_marks.passed(steps):
+        is_last = self._collected >= self.config.stop.steps and self.config.eval.final_episodes > 0
+        if not self._evaluator.busy and not is_last and self._eval_marks.passed(steps):
             self._evaluate(self.config.eval.episodes)
 
     def _measured(self, ready: set[ObjectRef]) -> Iterator[Metrics]:
@@ -217,7 +219,8 @@ class Experiment:
         if self.progress.fresh:
             yield self.progress.record()
         self._learner.settle_checkpoint()
-        self._save()
+        if self._saved_at != self.progress.steps:
+            self._save()
         self._learner.refresh()
         yield from self._evaluation_to_its_end()  # one that is still under way
         if self.config.eval.final_episodes and self._asked is None:
@@ -236,6 +239,7 @@ class Experiment:
         self._evaluator.launch(Evaluation(self._learner.weights, self.progress.steps, episodes, seed, None))
 
     def _save(self) -> None:
+        self._saved_at = self.progress.steps
         path = new_checkpoint_path(self._checkpoints, self.progress.steps)
         self._learner.save(str(path), self.progress.state())
 

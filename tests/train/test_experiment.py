@@ -128,7 +128,7 @@ def test_a_run_ends_when_it_is_asked_to(run: Run) -> None:
 
 
 def test_evaluations_and_checkpoints_at_their_marks(run: Run, tmp_path: Path) -> None:
-    played = run(eval={"every": 240, "episodes": 2, "final_episodes": 3}, checkpoint={"every": 160, "keep": 3}, seed=4)
+    played = run(eval={"every": 240, "episodes": 2, "final_episodes": 3}, checkpoint={"every": 160, "keep": 3})
     assert [record["steps"] for record in played.records if "eval/return_mean" in record] == [240, 480, 720, 800]
     assert played.experiment.last_evaluation is not None
     assert len(played.experiment.last_evaluation.returns) == 3
@@ -136,6 +136,13 @@ def test_evaluations_and_checkpoints_at_their_marks(run: Run, tmp_path: Path) ->
     assert str(newest) == played.experiment.last_checkpoint
     assert load_checkpoint(newest or "")["progress"]["steps"] == 800
     assert len(list((tmp_path / "checkpoints-0").iterdir())) == 3
+
+
+def test_the_end_is_saved_and_evaluated_once(run: Run, tmp_path: Path) -> None:
+    """Both marks fall on the last step."""
+    played = run(eval={"every": 400, "episodes": 2, "final_episodes": 3}, checkpoint={"every": 400, "keep": 9})
+    assert [record["steps"] for record in played.records if "eval/return_mean" in record] == [400, 800]
+    assert sorted(path.name for path in (tmp_path / "checkpoints-0").iterdir()) == ["step_000000400", "step_000000800"]
 
 
 def test_marks() -> None:
