@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,12 @@ def test_every_setting_says_what_it_is_in_one_line(model: type[BaseModel]) -> No
     for name, field in model.model_fields.items():
         assert field.description, name
         assert "\n" not in field.description, name
+
+
+def test_every_setting_is_on_the_page_of_the_algorithm() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "algos" / "dqn.md").read_text(encoding="utf-8")
+    for name in (*DQNConfig.model_fields, *NetworkConfig.model_fields):
+        assert f"`{name}`" in text or f"{name}:" in text, name
 
 
 def test_as_yaml_would_say_it() -> None:

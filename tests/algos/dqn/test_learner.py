@@ -47,13 +47,13 @@ def assert_equal_weights(one: Any, other: Any) -> None:
 def test_updates_follow_the_steps_whatever_the_length_of_fragments() -> None:
     for length in (1, 5, 16):
         learner, steps, updates, since = make_learner(), 0, 0, 0
-        for fragment in play(160 // length, length):
+        for fragment in play(100 // length, length):
             held = len(learner._replay) + fragment.steps + len(fragment.final_index)
             updates += int(learner.learn(fragment)["updates"])
             steps += fragment.steps
             since += fragment.steps if held >= 64 else 0
             assert updates == since * 4 // 16
-        assert updates > 100
+        assert updates > 50
 
 
 def test_dummy_reset_steps_are_not_counted() -> None:
