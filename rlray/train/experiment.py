@@ -132,7 +132,9 @@ class Experiment:
             self.close()
 
     def close(self) -> None:
-        """End all actors at once. Calling it twice is harmless."""
+        """End all actors at once. Calling it twice, or after the runtime was shut down, is harmless."""
+        if not rlray.is_initialized():
+            return
         for part in (self._fleet, self._evaluator, self._learner):
             part.close()
 
