@@ -147,6 +147,22 @@ def test_an_episode_is_truncated_after_max_frames(max_frames: int, steps: int) -
         assert not step.terminated.any()
 
 
+def test_a_game_won_in_its_last_frames_is_not_truncated() -> None:
+    vec = PongVec(2, seed=0, max_frames=4)
+    vec.reset()
+    state = vec._games._state
+    state[pong.AGENT_SCORE, 0] = 20
+    state[[pong.BALL_X, pong.BALL_VX, pong._LINE, pong._DUE], 0] = [-79.0, -2.0, pong.HALF, 1.0]
+    step = vec.step(np.zeros(2, np.int64))
+    assert (step.reward.tolist(), step.terminated.tolist(), step.truncated.tolist()) == (
+        [1.0, 0.0],
+        [True, False],
+        [False, True],
+    )
+    assert step.final_obs is not None
+    assert step.final_obs[0, 8] == 1.0, "the final observation shows the last point"
+
+
 def test_frames_show_the_objects_where_they_are() -> None:
     games = PongGames(3)
     games._state[pong.BALL_X], games._state[pong.BALL_Y] = [-80, 0, 80], [78, 0, -78]
