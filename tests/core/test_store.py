@@ -1,0 +1,126 @@
+"""The allocator of the store against a slow oracle, and values through a real mapping."""
+
+from __future__ import annotations
+
+import os
+import random
+import weakref
+
+import numpy as np
+import pytest
+
+from rlray.core.local.store import PAGE, Arena, Extents, create_file
+from rlray.core.serialization import deserialize, serialize
+
+
+class Keeper:
+    """Something that an array can keep alive."""
+
+
+class Pages:
+    """The oracle: one owner per page."""
+
+    def __init__(self, count: int) -> None:
+        self.owner: list[int | None] = [None] * count
+
+    def longest_free_run(self) -> int:
+        best = run = 0
+        for owner in self.owner:
+            run = run + 1 if owner is None else 0
+            best = max(best, run)
+        return best
+
+    def take(self, extent: int, first: int, count: int) -> None:
+        assert self.owner[first : first + count] == [None] * count, "pages were given out twice"
+        self.owner[first : first + count] = [extent] * count
+
+    def free(self, extent: int) -> None:
+        self.owner = [None if owner == extent else owner for owner in self.owner]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_allocator_agrees_with_one_owner_per_page(seed: int) -> None:
+    rng = random.Random(seed)
+    pages = 64
+    extents, oracle = Extents(pages * PAGE), Pages(pages)
+    live: list[int] = []
+    for _ in range(2000):
+        if rng.random() < 0.55:
+            size = rng.randrange(1, 12 * PAGE)
+            count = -(-size // PAGE)
+            taken = extents.alloc(size, holder=rng.randrange(3))
+            if taken is None:
+                assert oracle.longest_free_run() < count, "there was room"
+            else:
+                extent, offset = taken
+                assert offset % PAGE == 0
+                oracle.take(extent, offset // PAGE, count)
+                live.append(extent)
+        elif live:
+            extent = live.pop(rng.randrange(len(live)))
+            extents.free(extent)
+            extents.free(extent)  # again: must do nothing
+            oracle.free(extent)
+        if rng.random() < 0.05:
+            for offset, size in extents.trim():
+                span = oracle.owner[offset // PAGE : (offset + size) // PAGE]
+                assert span == [None] * len(span), "live pages would be given back"
+        extents.validate()
+        assert extents.used == PAGE * sum(owner is not None for owner in oracle.owner)
+
+
+def test_an_extent_that_is_gone_cannot_be_transferred_or_freed_again() -> None:
+    extents = Extents(8 * PAGE)
+    first = extents.alloc(PAGE, holder=1)
+    assert first is not None
+    extents.free(first[0])
+    second = extents.alloc(PAGE, holder=2)
+    assert second is not None
+    assert second[1] == first[1], "warm pages are used again"
+    extents.transfer(first[0], 9)
+    extents.free(first[0])
+    assert extents.held_by(2) == [second[0]]
+    assert extents.held_by(9) == []
+
+
+def test_values_survive_the_store_without_a_copy_and_hold_what_they_must() -> None:
+    fd = create_file(1 << 24)
+    arena = Arena(fd, 1 << 24)
+    value = {
+        "a": np.arange(100_000, dtype=np.float32).reshape(100, 1000),
+        "b": [np.ones(7, np.int8), "text"],
+        "c": np.zeros(0),
+    }
+    whole = serialize(value)
+    layout, size = arena.layout(whole)
+    assert size <= 1 << 24
+    arena.write(PAGE, whole)
+
+    keeper = Keeper()
+    alive = weakref.ref(keeper)
+    data, buffers = arena.read(PAGE, layout, keeper)
+    back = deserialize(data, buffers)
+    del data, buffers, keeper
+    np.testing.assert_array_equal(back["a"], value["a"])
+    np.testing.assert_array_equal(back["b"][0], value["b"][0])
+    assert back["c"].shape == (0,)
+    with pytest.raises(ValueError, match="read-only"):
+        back["a"][0, 0] = 1.0
+    view = back["a"][3:5, ::2]
+    del back
+    assert alive() is not None, "a view of a view keeps the extent"
+    del view
+    assert alive() is None, "nothing keeps it longer than the last view"
+    os.close(fd)
+
+
+def test_freed_pages_go_back_to_the_kernel() -> None:
+    fd = create_file(1 << 26)
+    arena = Arena(fd, 1 << 26)
+    whole = serialize(np.ones(1 << 22, np.float64))
+    arena.write(0, whole)
+    before = os.fstat(fd).st_blocks
+    assert before * 512 >= 1 << 25
+    arena.give_back(0, 1 << 26)
+    assert os.fstat(fd).st_blocks * 512 < 1 << 20
+    os.close(fd)

@@ -1,0 +1,115 @@
+"""Messages over real sockets: whole, in order, and nothing unpickled from a stranger."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rlray.core.local.loop import Loop
+from rlray.core.local.wire import Connection, Message, ProtocolError, encode, hello
+
+SECRET = os.urandom(32)
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Connection, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours, None, SECRET)
+    yield connection, theirs
+    connection.close()
+    theirs.close()
+
+
+class Bomb:
+    """Leaves a file behind if somebody unpickles it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.path,)
+
+
+def test_messages_arrive_whole_in_order_however_the_bytes_are_cut(ends: tuple[Connection, socket.socket]) -> None:
+    connection, theirs = ends
+    sent = [("m", i, b"x" * (i * 37 % 5000)) for i in range(50)]
+    stream = hello(SECRET, 7) + b"".join(encode(message) for message in sent)
+    got: list[Message] = []
+    for at in range(0, len(stream), 611):
+        theirs.sendall(stream[at : at + 611])
+        got += connection.receive()[0]
+    assert got == sent
+    assert connection.peer == 7
+
+
+@pytest.mark.parametrize("opening", [b"\x00" * 50, hello(os.urandom(32), 7), b"GET / HTTP/1.1\r\n\r\n"])
+def test_a_stranger_is_refused_before_anything_is_unpickled(
+    ends: tuple[Connection, socket.socket], opening: bytes, tmp_path: Path
+) -> None:
+    connection, theirs = ends
+    body = pickle.dumps(Bomb(tmp_path / "boom"))
+    theirs.sendall(opening + len(body).to_bytes(4, "little") + body)
+    with pytest.raises(ProtocolError):
+        connection.receive()
+    assert not (tmp_path / "boom").exists()
+
+
+def test_the_bomb_is_a_real_one(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "boom")))
+    assert (tmp_path / "boom").exists()
+
+
+def test_what_was_written_before_the_end_is_read_before_the_end(ends: tuple[Connection, socket.socket]) -> None:
+    connection, theirs = ends
+    theirs.sendall(hello(SECRET, 3) + encode(("last words",)))
+    theirs.close()
+    messages, ended = connection.receive()
+    while not ended:
+        more, ended = connection.receive()
+        messages += more
+    assert messages == [("last words",)]
+
+
+def test_a_slow_reader_loses_nothing(ends: tuple[Connection, socket.socket]) -> None:
+    connection, theirs = ends
+    sent = [("big", i, b"y" * 300_000) for i in range(20)]
+    assert not all([connection.send(message) for message in sent]), "the kernel cannot take 6 MB at once"
+    received = bytearray()
+    total = sum(len(encode(message)) for message in sent)
+    while len(received) < total:
+        connection.flush()
+        received += theirs.recv(1 << 20)
+    assert bytes(received) == b"".join(encode(message) for message in sent)
+
+
+def test_threads_that_wait_are_all_served(tmp_path: Path) -> None:
+    """Several threads wait on one loop for different messages; each wakes up, whoever polls."""
+    got: set[int] = set()
+    loop = Loop(SECRET, lambda connection, message: got.add(message[1]), lambda connection: None)
+    loop.listen(str(tmp_path / "s"))
+    loop.start_background()
+    caller = socket.socket(socket.AF_UNIX)
+    caller.connect(str(tmp_path / "s"))
+    caller.sendall(hello(SECRET, 5))
+    results: dict[int, bool] = {}
+
+    def wait(i: int) -> None:
+        results[i] = loop.run_until(lambda: i in got, timeout=20)
+
+    threads = [threading.Thread(target=wait, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for i in reversed(range(6)):
+        caller.sendall(encode(("n", i)))
+    for thread in threads:
+        thread.join(30)
+    assert results == dict.fromkeys(range(6), True)
+    assert not loop.run_until(lambda: False, timeout=0.05)
+    caller.close()
+    loop.close()
