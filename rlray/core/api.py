@@ -139,7 +139,9 @@ def put(value: Any) -> ObjectRef:
     ObjectStoreFullError if there is no room.
     """
     if isinstance(value, ObjectRef):
-        raise TypeError("put() takes a value, got a reference; pass the reference itself on, or put([ref])")
+        raise TypeError(
+            "put() takes a value, got a reference; pass the reference itself on, or wrap it in a list: put([ref])"
+        )
     return ensure_running().put(value)
 
 

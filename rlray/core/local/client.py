@@ -472,7 +472,9 @@ class Client(Engine):
 
     def _on_actor(self, node: int, actor: bytes, state: Any, worker: int | None, cause: bytes | None) -> None:
         if state in ("dead", "restarting"):
-            self._read_rest(self.actors.home(actor))
+            home = self.actors.home(actor)
+            if home is not None:
+                self.loop.read_now(home)
         self.actors.changed(actor, state, worker, cause)
         if state == "dead" and actor in self._own_actors:
             self._own_actors[actor] = (self._own_actors[actor][0], [])
@@ -482,17 +484,11 @@ class Client(Engine):
             self._replies[ticket] = answer
 
     def _on_gone(self, node: int, process: int, reason: str) -> None:
-        connection = self._peers.pop(process, None)
-        if connection is not None:
-            self.loop.drain(connection)  # what it had finished before it died is not lost
+        self.loop.drain(process)  # what it had finished before it died is not lost
+        self._peers.pop(process, None)
         self.submitter.worker_gone(process, reason)
         self.tell_node(("settled", process, self.references.peer_gone(process)))
         self.loop.changed()
-
-    def _read_rest(self, process: int | None) -> None:
-        connection = self._peers.get(process) if process is not None else None
-        if connection is not None and not connection.closed:
-            self.loop.read_now(connection)
 
     def _lost(self, connection: Connection) -> None:
         if connection.peer == NODE and self._broken is None:

@@ -181,6 +181,7 @@ class Executor:
         except KeyboardInterrupt:
             error = self._cancelled(job)
         self._interrupt_later = False
+        logs.flush()
         self._answer(job, values, error, seconds)
         if self._must_flush(job):
             self._flush()
@@ -379,6 +380,7 @@ class Executor:
 
     def _run_beside(self, job: Job) -> None:
         values, error, seconds = self._perform(job)
+        logs.flush()
         self._answer(job, values, error, seconds)
         self._flush()
 
@@ -402,5 +404,6 @@ class Executor:
         except BaseException as error:  # as for other jobs
             failure = self._failure(job, error)
         self._async_tasks.pop(job.id, None)
+        logs.flush()
         self._answer(job, values, failure, time.perf_counter() - began)
         self._flush()

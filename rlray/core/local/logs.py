@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -196,10 +197,16 @@ def redirect(directory: str, process: int) -> None:
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
 
 
+def flush() -> None:
+    """In a worker: what has been printed is in the files, also a line that has no end yet."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # user code may have closed or replaced it
+            stream.flush()
+
+
 def announce(name: str) -> None:
     """In a worker: what is printed from here on comes from ``name``."""
     mark = f"{MARK}{name}\n".encode()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush()
     os.write(1, mark)
     os.write(2, mark)

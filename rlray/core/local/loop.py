@@ -205,16 +205,20 @@ class Loop:
                     key.data()
             self._idle()
 
-    def read_now(self, connection: Connection) -> None:
-        """Handle all that has arrived on a connection. Call with `lock` held."""
-        while self._read(connection):
-            pass
+    def read_now(self, peer: int) -> list[Connection]:
+        """Handle all that has arrived from a process; returns the connections with it. Call with `lock` held."""
+        every = [key.data for key in self._selector.get_map().values() if isinstance(key.data, Connection)]
+        connections = [connection for connection in every if connection.peer == peer]
+        for connection in connections:
+            while self._read(connection):
+                pass
+        return connections
 
-    def drain(self, connection: Connection) -> None:
-        """Handle all that a dead process has written, then forget the connection. Call with `lock` held."""
-        self.read_now(connection)
-        if not connection.closed:  # a child of the dead process still holds the other end open
-            self._forget(connection)
+    def drain(self, peer: int) -> None:
+        """Handle all that a dead process has written, then forget it. Call with `lock` held."""
+        for connection in self.read_now(peer):
+            if not connection.closed:  # a child of the dead process still holds the other end open
+                self._forget(connection)
 
     def _accept(self) -> None:
         assert self._listener is not None

@@ -170,10 +170,8 @@ class Node:
         self._logs.add(worker, pid)
 
     def _on_exited(self, zygote: int, worker: int, pid: int, how: str) -> None:
-        connection = self._clients.get(worker)
-        if connection is not None:
-            self._loop.drain(connection)  # what it had written before it died still counts
-            self._clients.pop(worker, None)
+        self._loop.drain(worker)  # what it had written before it died still counts
+        self._clients.pop(worker, None)
         self._pids.pop(worker, None)
         last = self._logs.remove(worker)
         reason = f"worker process {pid} {how}"
