@@ -125,11 +125,12 @@ class DQNLearner:
         """One gradient step; returns loss, mean q, mean absolute TD error and gradient norm [4]."""
         config, network = self._config, self._network
         s_tm1, a_tm1, r_t, discount_t, s_t = self._loader.next(self._rng)
+        with torch.no_grad(), autocast(self._context.device, config.precision):
+            x_t = network.input(s_t)  # both networks see the same
+            q_t_value = self._target(x_t).float()
+            q_t_selector = network.body(x_t).float() if config.double else q_t_value
+        # A context of its own: autocast keeps converted weights, and those made without gradients would be reused.
         with autocast(self._context.device, config.precision):
-            with torch.no_grad():
-                x_t = network.input(s_t)  # both networks see the same
-                q_t_value = self._target(x_t).float()
-                q_t_selector = network.body(x_t).float() if config.double else q_t_value
             q_tm1 = network(s_tm1)
         losses, td_error = q_learning_loss(
             q_tm1, a_tm1 - self._first_action, r_t, discount_t, q_t_value, q_t_selector, config.huber_delta

@@ -251,6 +251,7 @@ def test_bfloat16_is_close_to_float32() -> None:
         one, two = exact.learn(fragment), rough.learn(fragment)
     assert one["updates"] > 0
     assert two["loss"] == pytest.approx(one["loss"], rel=0.1)
+    assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=0.1)
     assert two["loss"] != one["loss"]
 
 
