@@ -10,7 +10,7 @@ from typing import Any
 from rlray.train import seeds
 from rlray.train.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint
 from rlray.train.evaluator import EvalResult, Evaluator, EvaluatorSetup
-from rlray.train.run import resolve
+from rlray.train.run import resolve, spec_of
 from rlray.train.run_folder import RunFolder
 from rlray.train.sources import AlgorithmSource
 
@@ -43,6 +43,7 @@ def evaluate(
     """
     folder = RunFolder.open(run)
     config, source = resolve(folder.load_config(), env)
+    spec_of(config, source)  # an unknown environment is a matter of the configuration
     path = _find(folder, checkpoint)
     weights = load_checkpoint(path)["weights"]
     algorithm = AlgorithmSource(config.algo, config.hyperparameters)

@@ -65,7 +65,6 @@ class Experiment:
 
     def __init__(self, config: RunConfig, env: EnvSource, spec: EnvSpec, plan: Plan, checkpoints: Path) -> None:
         self.config = config
-        self.plan = plan
         self.progress = Progress()
         self.last_evaluation: EvalResult | None = None
         self._asked: str | None = None
@@ -117,7 +116,7 @@ class Experiment:
         self._asked = self._asked or reason
 
     def __iter__(self) -> Iterator[Metrics]:
-        """Train: yields records of the training, one for each evaluation, and a last one."""
+        """Train; yields records of the training as it goes on, and one for each evaluation."""
         try:
             log.info("%s", self._learner.start())
             while not self._drained():
@@ -238,7 +237,7 @@ class Experiment:
         number = self._evaluations
         self._evaluations += 1
         seed = seeds.integer(seeds.sequence(self.config.seed, seeds.Role.EVALUATOR, number))
-        self._evaluator.launch(Evaluation(self._learner.weights, self.progress.steps, episodes, seed, None))
+        self._evaluator.launch(Evaluation(self._learner.weights, self.progress.steps, episodes, seed))
 
     def _save(self) -> None:
         self._saved_at = self.progress.steps

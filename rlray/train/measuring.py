@@ -26,7 +26,6 @@ class Evaluation:
     step: int  # the run's agent steps when it was asked for
     episodes: int
     seed: int
-    video: str | None
 
 
 class EvaluatorLink:
@@ -51,7 +50,7 @@ class EvaluatorLink:
     def launch(self, asked: Evaluation) -> None:
         """Begin an evaluation; there must be none under way."""
         assert self._running is None
-        ref = self._actor.evaluate.remote(asked.weights, asked.episodes, asked.seed, asked.video)
+        ref = self._actor.evaluate.remote(asked.weights, asked.episodes, asked.seed)
         self._running = asked, ref
 
     def collect(self) -> tuple[Evaluation, EvalResult] | None:

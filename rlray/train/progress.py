@@ -84,6 +84,7 @@ class Progress:
         now = time.monotonic()
         steps = sum(stats.steps for stats in self._stats)
         busy = sum(report.busy_seconds for report in self._reports)
+        idle = sum(report.idle_seconds for report in self._reports)
         self._marks.append((now, self.steps, self.version))
         while len(self._marks) > 2 and self._marks[1][0] < now - RATE_SECONDS:
             self._marks.popleft()
@@ -98,7 +99,7 @@ class Progress:
             "time/seconds": self.seconds,
             "time/steps_per_second": (self.steps - steps_then) / took,
             "time/updates_per_second": (self.version - updates_then) / took,
-            "time/learner_busy": min(1.0, busy / max(now - self._since, 1e-9)),
+            "time/learner_busy": busy / max(busy + idle, 1e-9),
             "time/env_ms_per_step": 1e3 * sum(stats.env_seconds for stats in self._stats) / max(steps, 1),
             "time/policy_ms_per_step": 1e3 * sum(stats.policy_seconds for stats in self._stats) / max(steps, 1),
         }
@@ -114,7 +115,6 @@ class Progress:
         }
 
     def _begin_window(self) -> None:
-        self._since = time.monotonic()  # the record before
         self._reports: list[LearnReport] = []
         self._stats: list[RolloutStats] = []
         self._lags: list[int] = []

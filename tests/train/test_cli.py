@@ -14,7 +14,9 @@ import pytest
 import yaml
 
 from rlray import cli
+from rlray.config import load_config
 from rlray.train.checkpoint import latest_checkpoint, load_checkpoint
+from rlray.train.run_folder import RunFolder
 from tests.support import REPOSITORY, Driver, needs_proc, run_driver, still_running
 from tests.train.conftest import toy_config
 
@@ -102,6 +104,12 @@ def test_missing_files(config: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "Did you mean dqn_pong.yaml" in capsys.readouterr().err
     assert cli.main(["evaluate", "--run", "runs/nothing"]) == 2
     assert "no run folder at runs/nothing" in capsys.readouterr().err
+
+
+def test_a_run_of_a_class_in_a_script_needs_that_class(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = RunFolder.create(load_config(config, ["env=__main__:Mine"]))
+    assert cli.main(["evaluate", "--run", str(folder.path)]) == 2
+    assert "Mine" in capsys.readouterr().err
 
 
 def test_a_failed_run_is_one_message_and_exit_code_1(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
