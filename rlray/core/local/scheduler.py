@@ -359,8 +359,13 @@ class Scheduler:
     def _reclaim(self) -> list[Instruction]:
         if not self._demand and not self._unplaced:
             return []
-        lessees = {worker.lessee for worker in self.workers.values() if worker.state == "leased"}
-        return [Reclaim(client) for client in sorted(lessee for lessee in lessees if lessee is not None)]
+        asked = set()
+        for worker in self.workers.values():
+            if worker.state == "leased" and worker.lessee is not None:
+                wanted_by_others = any(key != (worker.lessee, worker.held) for key in self._demand)
+                if self._unplaced or wanted_by_others:
+                    asked.add(worker.lessee)
+        return [Reclaim(client) for client in sorted(asked)]
 
     def reclaim(self) -> list[Instruction]:
         """Ask again for unused leases while somebody waits for resources."""

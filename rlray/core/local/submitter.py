@@ -61,7 +61,7 @@ class Lane:
     """All tasks of one class."""
 
     request: Shape
-    most: int  # leases at most: what the machine can hold
+    most: int  # workers to ask for at once: what the machine can hold
     ready: deque[Task] = field(default_factory=deque)
     leases: dict[int, Lease] = field(default_factory=dict)
     demanded: int = 0
@@ -147,7 +147,7 @@ class Submitter:
         self._host.loop.call_later(_STUCK, look)
 
     def _state_demand(self, lane: Lane) -> None:
-        wanted = max(0, min(len(lane.ready), lane.most - len(lane.leases)))
+        wanted = min(len(lane.ready), lane.most)  # beyond the leases held: workers blocked in `get` lend their CPUs
         if (wanted > lane.demanded) or (lane.demanded and not wanted):
             lane.demanded = wanted
             self._host.tell_node(("demand", lane.request, wanted))
