@@ -18,7 +18,7 @@ from tests.train.conftest import Played
 
 Run = Callable[..., Played]
 
-CARTPOLE = {
+CARTPOLE: dict[str, Any] = {
     "env": "CartPole-v1",
     "algo": "dqn",
     "hyperparameters": {
@@ -43,8 +43,9 @@ def final_state(played: Played) -> dict[str, Any]:
 
 def test_two_equal_runs_in_sync_mode_are_equal(run: Run) -> None:
     """DQN on CartPole, two simulators, evaluations on the way: every number and every weight, bit for bit."""
-    small = {**CARTPOLE, "simulators": {"count": 2, "envs": 2, "fragment_length": 16}, "stop": {"steps": 800}}
-    small["eval"] = {"every": 300, "episodes": 2, "final_episodes": 3}
+    small = {**CARTPOLE, "simulators": {"count": 2, "envs": 2, "fragment_length": 16}, "stop": {"steps": 600}}
+    small["hyperparameters"] = {**CARTPOLE["hyperparameters"], "warmup_steps": 200}
+    small["eval"] = {"every": 250, "episodes": 2, "final_episodes": 3}
     one, two = run(**small), run(**small)
     assert one.repeatable() == two.repeatable()
     assert len(one.of("eval/return_mean")) == 3
@@ -87,15 +88,15 @@ def test_async_simulators_never_run_far_ahead(run: Run) -> None:
 
 
 def test_async_simulators_play_while_the_learner_learns(run: Run) -> None:
-    """Learner and simulators need 0.2 s a fragment each: side by side that is much less than one after the other."""
-    slow = {"env_settings": {"sleep": 0.2 / 40}, "hyperparameters": {"seconds": 0.2}, "stop": {"steps": 400}}
+    """Learner and simulators need 0.1 s a fragment each: side by side that is much less than one after the other."""
+    slow = {"env_settings": {"sleep": 0.1 / 40}, "hyperparameters": {"seconds": 0.1}, "stop": {"steps": 400}}
     one = {"simulators": {"count": 1, "envs": 4, "fragment_length": 10}}
     took = {}
     for mode in ("sync", "async"):
         played = run(mode=mode, **slow, **one)
         seconds = played.of("time/seconds")
         took[mode] = seconds[-1] - seconds[0]  # nine fragments
-    assert took["sync"] > 9 * 0.4
+    assert took["sync"] > 9 * 0.2
     assert took["async"] < 0.8 * took["sync"]
 
 
@@ -168,11 +169,11 @@ def test_it_learns_cartpole(run: Run) -> None:
     """A random policy balances for 22 steps; untrained greedy ones for 9."""
     played = run(
         **{**CARTPOLE, "mode": "sync"},
-        stop={"steps": 12_000, "eval_return": 150},
-        eval={"every": 1500, "episodes": 5, "final_episodes": 10},
+        stop={"steps": 12_000, "eval_return": 120},
+        eval={"every": 1000, "episodes": 5, "final_episodes": 10},
     )
     assert played.experiment.last_evaluation is not None
-    assert played.experiment.last_evaluation.mean >= 100
+    assert played.experiment.last_evaluation.mean >= 80
 
 
 def test_real_pong_goes_through_all_of_it(run: Run) -> None:

@@ -45,14 +45,12 @@ def test_a_killed_simulator_costs_one_fragment(
     assert "its fragment is lost, life 1 begins" in lines[0]
 
 
-@both_modes
-def test_a_simulator_that_always_dies_ends_the_run(run: Run, mode: str) -> None:
+def test_a_simulator_that_always_dies_ends_the_run(run: Run) -> None:
     with pytest.raises(SimulatorFailed, match=r"simulator \d \(environment 'tests.*Corridor'\) died 3 times in a row"):
-        run(mode=mode, env_settings={"fail": "die", "fail_at": 3})
+        run(mode="async", env_settings={"fail": "die", "fail_at": 3})
 
 
-@both_modes
-@pytest.mark.parametrize("where", ["reset", "step"])
+@pytest.mark.parametrize(("mode", "where"), [("sync", "reset"), ("async", "step")])
 def test_an_environment_that_raises_ends_the_run(run: Run, mode: str, where: str) -> None:
     with pytest.raises(EnvironmentFailed, match=rf"simulator \d: .*'tests.*Corridor'.*seed \d+.*{where}") as caught:
         run(mode=mode, env_settings={"fail": where, "fail_at": 25})
@@ -66,10 +64,9 @@ def test_an_environment_that_cannot_be_made_ends_the_run_before_it_starts(run: R
         run(env="tests.train.toys:Impossible")
 
 
-@both_modes
-def test_a_killed_learner_names_the_last_checkpoint(run: Run, mode: str, tmp_path: Path) -> None:
+def test_a_killed_learner_names_the_last_checkpoint(run: Run) -> None:
     with pytest.raises(LearnerFailed, match=r"the learner died .*SIGKILL.*the last checkpoint is .*step_") as caught:
-        run(mode=mode, hyperparameters={"die_at": 15, "seconds": 0.05}, checkpoint={"every": 160})
+        run(mode="async", hyperparameters={"die_at": 15, "seconds": 0.05}, checkpoint={"every": 160})
     path = str(caught.value).rpartition("the last checkpoint is ")[2]
     assert 160 <= load_checkpoint(path)["progress"]["steps"] <= 600
 
