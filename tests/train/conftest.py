@@ -19,7 +19,7 @@ from rlray.train.run import plan_for, resolve, spec_of
 @pytest.fixture(scope="module")
 def runtime() -> Iterator[None]:
     """Four CPUs, shared by the tests of a module."""
-    rlray.init(num_cpus=4, preload=("torch", "gymnasium"))
+    rlray.init(num_cpus=4, preload=("torch", "torch._dynamo", "gymnasium"))  # the second is what optimisers import
     yield
     rlray.shutdown()
 
