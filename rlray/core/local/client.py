@@ -434,8 +434,8 @@ class Client(Engine):
                 self.finish(task, error)
         self.submitter.answered(sender)
 
-    def _on_taken(self, sender: int, ids: list[bytes]) -> None:
-        self.submitter.taken_back(sender, ids)
+    def _on_taken(self, sender: int, ids: list[bytes], blocked: bool) -> None:
+        self.submitter.taken_back(sender, ids, blocked)
 
     def _on_fetch(self, sender: int, object_id: bytes) -> None:
         ref = self.references.adopt(object_id)

@@ -136,7 +136,7 @@ class Executor:
             back = [job for job in back if job.id in ids]
         for job in back:
             self._queue.remove(job)
-        self._client.post(caller, ("taken", [job.id for job in back]))
+        self._client.post(caller, ("taken", [job.id for job in back], ids is None))
 
     def _cancel(self, task_id: bytes, recursive: bool) -> None:
         if recursive:

@@ -52,6 +52,7 @@ class Lease:
     running: OrderedDict[bytes, Task] = field(default_factory=OrderedDict)  # sent, in order
     asked_back: bool = False
     guarded: bool = False  # a timer looks whether it gets on with what was sent ahead
+    stuck: bool = False  # its first task takes long or waits for others: nothing more until it is answered
     used: float = 0.0  # when a task last ended
     watched: bool = False  # a timer looks whether it is still used
 
@@ -111,6 +112,8 @@ class Submitter:
         self._state_demand(lane)
 
     def _fill(self, lane: Lane, lease: Lease) -> None:
+        if lease.stuck:
+            return
         batch, codes = [], {}
         known = self._known.setdefault(lease.worker, set())
         while lane.ready and len(lease.running) < self._depth(lane.ready[0]):
@@ -142,6 +145,7 @@ class Submitter:
                 return
             assert head.code is not None
             self._mean[head.code.id] = max(self._mean.get(head.code.id, 0.0), _STUCK)
+            lease.stuck = True
             self._take_back(lease, list(lease.running)[1:])
 
         self._host.loop.call_later(_STUCK, look)
@@ -180,7 +184,9 @@ class Submitter:
             self._mean[task.code.id] = seconds if mean is None else 0.8 * mean + 0.2 * seconds
         lane = self._lane_of.get(worker)
         if lane is not None:
-            lane.leases[worker].running.pop(task.id, None)
+            lease = lane.leases[worker]
+            lease.stuck = False
+            lease.running.pop(task.id, None)
 
     def answered(self, worker: int) -> None:
         """All results of a message from ``worker`` have been taken in: send more, or let go."""
@@ -205,13 +211,14 @@ class Submitter:
             lease.asked_back = True
             self._host.post(lease.worker, ("take_back", ids))
 
-    def taken_back(self, worker: int, ids: Iterable[bytes]) -> None:
-        """A worker returns tasks that it has not started."""
+    def taken_back(self, worker: int, ids: Iterable[bytes], blocked: bool) -> None:
+        """A worker returns tasks that it has not started, of its own accord if it is ``blocked`` in `get`."""
         lane = self._lane_of.get(worker)
         if lane is None:
             return
         lease = lane.leases[worker]
         lease.asked_back = False
+        lease.stuck |= blocked
         tasks = [task for task in (lease.running.pop(task_id, None) for task_id in ids) if task is not None]
         self._again(lane, tasks)
         self._pump(lane)
