@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=text, description=text)
         add(command)
         command.set_defaults(run=run)
-    return _guarded(parser.parse_args(arguments))
+    return _guarded(_parsed(parser, arguments))
 
 
 def train_main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +39,17 @@ def _single(wanted: str, arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(description=text)
     add(parser)
     parser.set_defaults(run=run)
-    return _guarded(parser.parse_args(arguments))
+    return _guarded(_parsed(parser, arguments))
+
+
+def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Like ``parse_args``, but overrides may also stand after and between options."""
+    options, rest = parser.parse_known_args(arguments)
+    if rest and (not hasattr(options, "overrides") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.overrides += rest
+    return options
 
 
 def _guarded(options: argparse.Namespace) -> int:

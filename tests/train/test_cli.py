@@ -70,9 +70,10 @@ def test_train_then_evaluate(config: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_print_config_starts_nothing(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["train", "--config", str(config), "--print-config", "seed=9"]) == 0
+    assert cli.main(["train", "seed=3", "--config", str(config), "mode=sync", "--print-config", "seed=9"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown["seed"] == 9
+    assert shown["mode"] == "sync"
     assert shown["hyperparameters"]["right"] == 0.5, "defaults are shown"
     assert os.listdir(config.parent) == ["toy.yaml"]
 
@@ -126,6 +127,14 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list"]) == 0
     words = capsys.readouterr().out.split()
     assert {"dqn", "ALE/Pong-v5", "rlray/Pong-v0", "LunarLander-v3", "dqn_pong.yaml"} <= set(words)
+
+
+@pytest.mark.parametrize("words", [["train", "--config", "a", "--resmue", "b"], ["list", "more"], []], ids=str)
+def test_unknown_arguments(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    assert caught.value.code == 2
+    assert "usage: rlray" in capsys.readouterr().err
 
 
 def test_help_is_quick() -> None:
