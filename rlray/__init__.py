@@ -54,7 +54,7 @@ _WHERE = {
 }
 _MODULES = ("envs", "exceptions", "train")
 
-__all__ = [*sorted(_WHERE), *_MODULES]  # noqa: PLE0604 - names are strings
+__all__ = [*sorted(_WHERE), *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

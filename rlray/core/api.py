@@ -153,12 +153,14 @@ def wait(
     Returns (ready, rest), both in the order of ``refs``; ready has at most ``num_returns``. ``fetch_local`` is
     Ray's; on one machine everything is local.
 
-    Raises: TypeError for anything but a list of references; ValueError for duplicates, an empty list, or a
-    ``num_returns`` that is not between 1 and their number.
+    Raises: TypeError for anything but a list of references; ValueError for duplicates, or a ``num_returns`` that is not
+    between 1 and their number.
     """
     checked = _reference_list(refs, "wait")
     if len(set(checked)) != len(checked):
         raise ValueError("wait() got the same reference more than once; pass each once")
+    if not checked:
+        return [], []
     if not 1 <= num_returns <= len(checked):
         raise ValueError(f"num_returns must be between 1 and the {len(checked)} references given, got {num_returns!r}")
     if timeout is not None and timeout < 0:

@@ -214,11 +214,14 @@ class Client(Engine):
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
         slow = _SLOW
-        while not self._await(refs, len(refs), slow if timeout is None else timeout):
+        while not self._await(refs, len(refs), slow if timeout is None else timeout, or_error=True):
             if timeout is not None:
                 raise exc.GetTimeoutError(f"get timed out after {timeout:g} s; {self._missing(refs)}")
             logger.warning("get has waited for %g s: %s", slow, self._missing(refs))
             slow *= 2
+        for ref in refs:  # an error is raised at once, whatever else is still missing
+            if self.values.is_error(ref):
+                self.values.load(ref)
         return [self.values.load(ref) for ref in refs]
 
     def wait(
@@ -233,11 +236,11 @@ class Client(Engine):
             (ready if is_there and len(ready) < num_returns else rest).append(ref)
         return ready, rest
 
-    def _await(self, refs: Sequence[ObjectRef], count: int, timeout: float | None) -> bool:
-        """Wait until ``count`` of the values are there; False if time ran out."""
+    def _await(self, refs: Sequence[ObjectRef], count: int, timeout: float | None, or_error: bool = False) -> bool:
+        """Wait until ``count`` of the values, or an error, are there; False if time ran out."""
         self._check_alive()
         hooks = self.hooks
-        with self.values.awaiting(refs, count) as enough:
+        with self.values.awaiting(refs, count, or_error) as enough:
             if enough():
                 return True
             if hooks is None:

@@ -27,7 +27,6 @@ from rlray.core.resources import count_cpus, gpu_names, shape
 
 _START_TIMEOUT = 60.0  # seconds
 _STOP_TIMEOUT = 5.0
-_PRELOAD = ("cloudpickle", "numpy", "rlray.core.local.worker")
 _BOOT = "import sys; sys.path.insert(0, {root!r}); from rlray.core.local.zygote import main; main({lifeline}, {node})"
 
 
@@ -107,7 +106,7 @@ def start(
         node_id=uuid.uuid4().hex,
         driver_pid=os.getpid(),
         sys_path=tuple(sys.path),
-        preload=(*_PRELOAD, *preload),
+        preload=tuple(preload),
         log_to_driver=log_to_driver,
         threads_set="OMP_NUM_THREADS" in os.environ,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import time
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ from rlray.core.local.loop import Loop
 from rlray.core.local.store import Arena, Extents
 from rlray.core.local.wire import Connection, Message
 from rlray.core.local.zygote import DRIVER, FIRST_WORKER, NODE, RunSettings
-from rlray.core.resources import Shape, amounts
+from rlray.core.resources import UNIT, Shape, amounts
 from rlray.core.serialization import dumps_error
 
 logger = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ class Node:
         self._settings = settings
         self._loop = Loop(settings.secret, self._handle, self._lost)
         self._scheduler = plan.Scheduler(
-            settings.total, settings.gpus, FIRST_WORKER, max_idle=max(4, 2 * (os.cpu_count() or 1))
+            settings.total, settings.gpus, FIRST_WORKER, max_idle=max(4, dict(settings.total).get("CPU", 0) // UNIT)
         )
         self._extents = Extents(settings.store_capacity)
         self._arena = Arena(settings.store_fd, settings.store_capacity)
@@ -43,16 +42,15 @@ class Node:
         self._unsettled: dict[int, set[int]] = {}  # dead process -> who has not said yet what of its memory is in use
         self._claims: dict[int, set[int]] = {}  # extent of a dead process -> who still reads it
         self._stop = False
+        self._log_key = b""
         self._loop.listen(settings.socket_path(NODE))
         self._zygote = self._loop.adopt(zygote, _ZYGOTE)
         self._clients: dict[int, Connection] = {DRIVER: self._loop.adopt(driver, DRIVER)}
 
     def run(self) -> None:
         """Serve until the driver says stop or is gone."""
-        key = b""
         if self._settings.log_to_driver:
-            key = self._logs.open(f"ipc://{self._settings.directory}/logs.sock")
-        self._send(DRIVER, ("welcome", key))
+            self._log_key = self._logs.open(f"ipc://{self._settings.directory}/logs.sock")
         while not self._stop:
             self._loop.poll(_TICK)
             self._tick()
@@ -164,6 +162,10 @@ class Node:
             self._stop = True
 
     # -- processes ---------------------------------------------------------------------------------------------------
+
+    def _on_ready(self, zygote: int) -> None:
+        """Workers can be forked in no time from here on."""
+        self._send(DRIVER, ("welcome", self._log_key))
 
     def _on_forked(self, zygote: int, worker: int, pid: int) -> None:
         self._pids[worker] = pid

@@ -140,9 +140,9 @@ class References:
             self._post(owner, ("fetch", ref.binary()))
         return False
 
-    def forget_waiting(self, refs: Iterable[ObjectRef], call: Callable[[], None]) -> None:
+    def forget_waiting(self, asked: Iterable[tuple[ObjectRef, Callable[[], None]]]) -> None:
         """Undo `when_ready` for those that are not there yet."""
-        for ref in refs:
+        for ref, call in asked:
             entry = self.entries[ref.binary()]
             if entry.payload is None and call in entry.waiting:
                 entry.waiting.remove(call)

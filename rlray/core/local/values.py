@@ -91,27 +91,37 @@ class Values:
         raise error.as_instanceof_cause() if isinstance(error, RayTaskError) else error
 
     @contextmanager
-    def awaiting(self, refs: Sequence[ObjectRef], count: int) -> Iterator[Callable[[], bool]]:
-        """Ask for values; gives a function that says whether ``count`` of them are there."""
-        there = 0
+    def awaiting(self, refs: Sequence[ObjectRef], count: int, or_error: bool = False) -> Iterator[Callable[[], bool]]:
+        """Ask for values; gives a function that says whether ``count`` of them, or an error, are there."""
+        there, failed = 0, False
 
-        def one() -> None:
-            nonlocal there
-            there += 1
+        def watch(ref: ObjectRef) -> Callable[[], None]:
+            def arrived() -> None:
+                nonlocal there, failed
+                there += 1
+                failed |= or_error and self.is_error(ref)
 
-        asked: list[ObjectRef] = []
+            return arrived
+
+        asked: list[tuple[ObjectRef, Callable[[], None]]] = []
         with self._loop.lock:
             for ref in refs:
-                if self._references.when_ready(ref, one):
-                    there += 1
+                arrived = watch(ref)
+                if self._references.when_ready(ref, arrived):
+                    arrived()
                 else:
-                    asked.append(ref)
+                    asked.append((ref, arrived))
         try:
-            yield lambda: there >= count
+            yield lambda: failed or there >= count
         finally:
             if there < len(refs):
                 with self._loop.lock:
-                    self._references.forget_waiting(asked, one)
+                    self._references.forget_waiting(asked)
+
+    def is_error(self, ref: ObjectRef) -> bool:
+        """Whether an error stands in the value's place."""
+        payload = self._references.entries[ref.binary()].payload
+        return payload is not None and payload[0] == "error"
 
     def wait_for(self, refs: Sequence[ObjectRef]) -> None:
         """Wait until all values are there."""

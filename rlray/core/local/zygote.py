@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from rlray.core.resources import Shape
 logger = logging.getLogger(__name__)
 
 NODE, DRIVER, FIRST_WORKER = 0, 1, 2  # process numbers
+_BASE = ("cloudpickle", "numpy", "rlray.core.local.worker")  # what every worker needs
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -80,7 +81,11 @@ class Zygote:
     def run(self) -> None:
         """Serve until the driver or the node is gone."""
         try:
-            self._preload()
+            self._preload(_BASE)
+            self._loop.send(self._node, ("ready",))
+            self._preload(self._settings.preload)
+            gc.collect()
+            gc.freeze()  # the children share these pages: let their collectors not touch them
             watch = self._watch_driver()
             while not self._stop:
                 self._loop.poll(watch)
@@ -89,16 +94,14 @@ class Zygote:
         finally:
             self._end_all()
 
-    def _preload(self) -> None:
-        for name in self._settings.preload:
+    def _preload(self, modules: Iterable[str]) -> None:
+        for name in modules:
             try:
                 importlib.import_module(name)
             except ImportError as why:  # a worker that needs it will say so itself
                 logger.warning("could not preload %r: %s", name, why)
         if threading.active_count() > 1:
-            logger.warning("preloading %s started threads; forked workers may not be sound", self._settings.preload)
-        gc.collect()
-        gc.freeze()  # the children share these pages: let their collectors not touch them
+            logger.warning("preloading %s started threads; forked workers may not be sound", modules)
 
     def _watch_driver(self) -> float | None:
         """How often to look whether the driver lives: never, if the kernel tells."""
