@@ -106,10 +106,11 @@ class Fleet:
         slot = self._slots[number]
         slot.deaths_in_row += 1
         if slot.deaths_in_row >= MAX_DEATHS:
-            env_id = self._make_setup(number, slot.life, 0).env.id
+            setup = self._make_setup(number, slot.life, 0)
             raise SimulatorFailed(
-                f"simulator {number} (environment {env_id!r}) died {slot.deaths_in_row} times in a row without "
-                f"delivering a fragment; the last time: {error}"
+                f"simulator {number} (environment {setup.env.id!r}, seed {setup.env_seed}) died {slot.deaths_in_row} "
+                f"times in a row without delivering a fragment; the last time: {error}. What its processes printed is "
+                "in the log folder of the run"
             ) from error
         slot.life += 1
         log.warning("simulator %d died (%s); its fragment is lost, life %d begins", number, error, slot.life)

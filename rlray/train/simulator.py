@@ -34,6 +34,16 @@ class SimulatorSetup:
     fragment_length: int  # T
     num_cpus: float
 
+    def sequences(self) -> tuple[np.random.SeedSequence, np.random.SeedSequence]:
+        """Where the random numbers of the environments and of the policy come from."""
+        envs, policy = seeds.sequence(self.seed, seeds.Role.SIMULATOR, self.number, self.life).spawn(2)
+        return envs, policy
+
+    @property
+    def env_seed(self) -> int:
+        """What the environments are reset with."""
+        return seeds.integer(self.sequences()[0])
+
 
 @dataclass
 class RolloutStats:
@@ -74,13 +84,12 @@ class Simulator:
             return
         setup = self._setup
         count = threads.limit_torch(setup.num_cpus)
-        env_seeds, policy_seeds = seeds.sequence(setup.seed, seeds.Role.SIMULATOR, setup.number, setup.life).spawn(2)
-        self._seed = seeds.integer(env_seeds)
+        _, policy_seeds = setup.sequences()
         self._rng = np.random.default_rng(policy_seeds)
         seeds.seed_torch(policy_seeds)
         self._env: VectorEnv = self._run("make", setup.env.make, setup.envs, count)
         self._policy: Policy = setup.algorithm.make_policy(self._env.spec)
-        self._obs = self._run("reset", self._env.reset, self._seed)
+        self._obs = self._run("reset", self._env.reset, setup.env_seed)
         self._first = np.ones(setup.envs, np.bool_)
         self._return = np.zeros(setup.envs, np.float64)
         self._length = np.zeros(setup.envs, np.int64)
@@ -121,10 +130,6 @@ class Simulator:
         self._sequence += 1
         return fragment, stats
 
-    def close(self) -> None:
-        """Free the environments."""
-        self._env.close()
-
     def _count(self, answer: VecStep, stats: RolloutStats) -> None:
         """Add raw rewards to the running episodes, and report those that ended."""
         stats.steps += int(answer.valid.sum())
@@ -142,5 +147,5 @@ class Simulator:
         except Exception as error:
             setup = self._setup
             who = f"simulator {setup.number}"
-            seed = getattr(self, "_seed", setup.seed)
-            raise EnvironmentFailed.during(doing, setup.env.id, who, seed, self._vector_steps, error) from error
+            steps = self._vector_steps
+            raise EnvironmentFailed.during(doing, setup.env.id, who, setup.env_seed, steps, error) from error

@@ -46,7 +46,7 @@ def test_a_killed_simulator_costs_one_fragment(
 
 
 def test_a_simulator_that_always_dies_ends_the_run(run: Run) -> None:
-    with pytest.raises(SimulatorFailed, match=r"simulator \d \(environment 'tests.*Corridor'\) died 3 times in a row"):
+    with pytest.raises(SimulatorFailed, match=r"simulator \d \(environment 'tests.*Corridor', seed \d+\) died 3 times"):
         run(mode="async", env_settings={"fail": "die", "fail_at": 3})
 
 
