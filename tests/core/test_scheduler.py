@@ -76,6 +76,20 @@ def test_a_worker_that_has_seen_a_gpu_is_not_used_again() -> None:
     scheduler.validate()
 
 
+def test_prestarted_workers_are_used_before_new_ones_are_forked() -> None:
+    scheduler = make(cpus=4)
+    ready, late = (start.worker for start in scheduler.prestart(2))
+    scheduler.started(ready)
+    one = shape({"CPU": 1})
+    assert scheduler.demand(DRIVER, one, 1) == [plan.Grant(DRIVER, one, ready)]
+    assert not only(plan.StartWorker, scheduler.create_actor(actor("first"))), "the one under way is promised to it"
+    assert scheduler.started(late) == [plan.Become(late, b"first")]
+    scheduler.returned(DRIVER, ready)
+    assert scheduler.create_actor(actor("second")) == [plan.Become(ready, b"second")]
+    assert len(only(plan.StartWorker, scheduler.create_actor(actor("third")))) == 1
+    scheduler.validate()
+
+
 def test_clients_take_turns() -> None:
     scheduler = make(cpus=4)
     one = shape({"CPU": 1})
@@ -153,6 +167,7 @@ def test_random_events_keep_every_invariant(seed: int) -> None:
         shape({"CPU": 1}), shape({"CPU": 0.5}), shape({"CPU": 2}), shape({"GPU": 0.5}), shape({"GPU": 1, "CPU": 1}),
         shape({"special": 1.5}), (),
     ]  # fmt: skip
+    scheduler.prestart(rng.randrange(4))
     clients, made = [DRIVER], 0
     for _ in range(1500):
         workers = list(scheduler.workers.values())

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _TICK = 0.1  # seconds between looks at the log files
 _TRIM_AFTER = 2.0  # seconds without an allocation after which free pages go back to the kernel
+_PRESTARTED = 8  # workers at most that are forked before anybody asks
 _ZYGOTE = -1
 
 
@@ -166,6 +167,8 @@ class Node:
     def _on_ready(self, zygote: int) -> None:
         """Workers can be forked in no time from here on."""
         self._send(DRIVER, ("welcome", self._log_key))
+        cpus = dict(self._settings.total).get("CPU", 0) // UNIT
+        self._do(self._scheduler.prestart(min(cpus, _PRESTARTED)))
 
     def _on_forked(self, zygote: int, worker: int, pid: int) -> None:
         self._pids[worker] = pid

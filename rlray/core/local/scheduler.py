@@ -216,6 +216,10 @@ class Scheduler:
                 out += self._end(actor, cause)
         return [*out, *self._dispatch()]
 
+    def prestart(self, count: int) -> list[Instruction]:
+        """Fork workers that the first tasks and actors will find ready."""
+        return [StartWorker(self._add_worker(threads=1).id, 1, ()) for _ in range(count)]
+
     # -- events: actors ----------------------------------------------------------------------------------------------
 
     def create_actor(self, actor: Actor) -> list[Instruction]:
@@ -274,6 +278,7 @@ class Scheduler:
     # -- placing -----------------------------------------------------------------------------------------------------
 
     def _dispatch(self) -> Iterator[Instruction]:
+        first_new = self._next_worker
         for _ in range(len(self._unplaced)):
             actor = self.actors[self._unplaced.popleft()]
             if actor.state == "dead":
@@ -282,10 +287,14 @@ class Scheduler:
             if gpus is None:
                 self._unplaced.append(actor.id)
                 continue
-            worker = self._new_worker(actor.request, gpus)
+            worker = self._worker_for(actor.request, gpus)
             worker.actor = actor.id
             actor.worker = worker.id
-            yield StartWorker(worker.id, worker.threads, _gpu_names(gpus))
+            if worker.state == "idle":
+                worker.state = "actor"
+                yield Become(worker.id, actor.id)
+            elif worker.id >= first_new:
+                yield StartWorker(worker.id, worker.threads, _gpu_names(gpus))
         granted = True
         while granted:  # one each per round, so that no client takes everything
             granted = False
@@ -298,22 +307,27 @@ class Scheduler:
                 self._demand[key] -= 1
                 if not self._demand[key]:
                     del self._demand[key]
-                yield self._lease(client, request, gpus)
+                worker = self._worker_for(request, gpus)
+                worker.lessee = client
+                if worker.state == "idle":
+                    worker.state = "leased"
+                    yield Grant(client, request, worker.id)
+                elif worker.id >= first_new:
+                    yield StartWorker(worker.id, worker.threads, _gpu_names(gpus))
 
-    def _lease(self, client: int, request: Shape, gpus: tuple[tuple[str, int], ...]) -> Instruction:
+    def _worker_for(self, request: Shape, gpus: tuple[tuple[str, int], ...]) -> Worker:
+        """A worker for what was reserved: one that nobody uses, else a new one."""
         threads = _threads(request)
-        for worker in self.workers.values():
-            if worker.state == "idle" and worker.threads == threads and not gpus:
-                worker.state, worker.held, worker.lessee = "leased", request, client
-                return Grant(client, request, worker.id)
-        worker = self._new_worker(request, gpus)
-        worker.lessee = client
-        return StartWorker(worker.id, threads, _gpu_names(gpus))
+        spare = (worker for worker in self.workers.values() if _unbound(worker) and worker.threads == threads)
+        worker = next(spare, None) if not gpus else None
+        if worker is None:
+            worker = self._add_worker(threads)
+        worker.held, worker.gpus = request, gpus
+        return worker
 
-    def _new_worker(self, request: Shape, gpus: tuple[tuple[str, int], ...]) -> Worker:
-        worker = Worker(self._next_worker, _threads(request), held=request, gpus=gpus)
+    def _add_worker(self, threads: int) -> Worker:
+        worker = self.workers[self._next_worker] = Worker(self._next_worker, threads)
         self._next_worker += 1
-        self.workers[worker.id] = worker
         return worker
 
     def _take(self, request: Shape) -> tuple[tuple[str, int], ...] | None:
@@ -448,6 +462,11 @@ class Scheduler:
             assert actor.name is None or actor.state == "dead" or self.names[actor.name] == actor.id
             if actor.worker is not None and actor.state != "dead":
                 assert self.workers[actor.worker].actor == actor.id
+
+
+def _unbound(worker: Worker) -> bool:
+    """Whether nobody has been promised the worker yet."""
+    return worker.state == "idle" or (worker.state == "starting" and worker.lessee is None and worker.actor is None)
 
 
 def _threads(request: Shape) -> int:
