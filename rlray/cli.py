@@ -70,6 +70,8 @@ def _guarded(options: argparse.Namespace) -> int:
 
 def _explain(error: Exception) -> tuple[str, int] | None:
     """Message and exit code for an error that a user can do something about."""
+    if isinstance(error, ImportError):  # first: what follows imports much
+        return str(error), FAILED
     from rlray.config import ConfigError
     from rlray.exceptions import RayError, RayTaskError
     from rlray.train.checkpoint import CheckpointError
@@ -82,7 +84,7 @@ def _explain(error: Exception) -> tuple[str, int] | None:
         return f"{error}\n\nIts own traceback:\n{error.user_traceback}", FAILED
     if isinstance(error, TrainingError) and isinstance(error.__cause__, RayTaskError):
         return f"{error}\n\nIts own traceback:\n{error.__cause__.traceback_str}", FAILED
-    if isinstance(error, TrainingError | RayError | ImportError):
+    if isinstance(error, TrainingError | RayError):
         return str(error), FAILED
     return None
 
