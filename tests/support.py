@@ -121,16 +121,18 @@ def still_running(processes: Iterable[Process], within: float) -> list[str]:
 class Driver:
     """A driver program in a process and a session of its own, whose temporary files go to a folder of its own.
 
-    Its stdout is read line by line with `expect`; `output` is all of stdout and stderr so far. Leaving the
-    ``with`` block kills what is left of it.
+    ``code`` is a program's text, or with ``python=()`` the path of a script. Its stdout is read line by line with
+    `expect`; `output` is all of stdout and stderr so far. Leaving the ``with`` block kills what is left of it.
     """
 
     def __init__(self, code: str, *arguments: str, python: tuple[str, ...] = ("-c",), **environment: str) -> None:
         self.mark = uuid.uuid4().hex
         self.folder = Path(tempfile.mkdtemp(prefix="rt-"))
+        if python == ("-c",):  # whole lines at once: neither held back, nor mixed with what other processes write
+            code = "import sys; sys.stdout.reconfigure(line_buffering=True)\n" + code
         search = os.pathsep.join(filter(None, [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
-            [sys.executable, "-u", *python, code, *arguments],
+            [sys.executable, *python, code, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
