@@ -200,12 +200,15 @@ def test_queued_actor_calls() -> None:
 
 def test_refuses_what_it_cannot_do() -> None:
     @rlray.remote
-    class Idle:
-        def call(self) -> None:
-            pass
+    class Slow:
+        def call(self) -> str:
+            time.sleep(0.5)
+            return "done"
 
-    actor = Idle.remote()
+    actor = Slow.remote()
+    ref = actor.call.remote()
     with pytest.raises(ValueError, match="force"):
-        rlray.cancel(actor.call.remote(), force=True)
+        rlray.cancel(ref, force=True)
+    assert rlray.get(ref, timeout=20) == "done"
     with pytest.raises(TypeError, match="int"):
         rlray.cancel(5)

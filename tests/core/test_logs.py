@@ -36,20 +36,23 @@ def several():
     print("ünïcødé \\N{SNAKE}")
     print("x" * 20_000)
 
+def tell(*words):  # in one write: log lines come from another thread, and print writes text and line end apart
+    sys.stdout.write(" ".join(map(str, words)) + "\\n")
+
 if len(sys.argv) > 1:
     ray.init(num_cpus=1, **eval(sys.argv[1]))
 else:
     ray.init(num_cpus=1)
-print("TASK", ray.get(talk.remote("hello from a task")))
+tell("TASK", ray.get(talk.remote("hello from a task")))
 speaker = Speaker.remote()
-print("ACTOR", ray.get(speaker.say.remote("hello from an actor")))
+tell("ACTOR", ray.get(speaker.say.remote("hello from an actor")))
 ray.get(several.remote())
 try:
     ray.get(last_words.remote())
 except ray.exceptions.WorkerCrashedError:
     pass
-print("driver's own line")
-print("LATE", ray.get(talk.remote("printed just before the end")))
+tell("driver's own line")
+tell("LATE", ray.get(talk.remote("printed just before the end")))
 """
 
 
