@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from rlray.algos.types import Fragment, Policy
 from rlray.envs.types import EnvSpec, VecStep
 
 
-class Toy:
+class Toy(ABC):
     """Same-step autoreset around `begin` and `move`, written for one environment at a time."""
 
     spec: EnvSpec
@@ -22,17 +23,17 @@ class Toy:
         self.rng = np.random.default_rng(seed)
         self.cells: list[Any] = [None] * num_envs
 
+    @abstractmethod
     def begin(self) -> Any:
         """A first state."""
-        raise NotImplementedError
 
+    @abstractmethod
     def move(self, state: Any, action: int) -> tuple[Any, float, bool, bool]:
         """Next state, reward, terminated, truncated."""
-        raise NotImplementedError
 
+    @abstractmethod
     def look(self, state: Any) -> np.ndarray:
         """The whole observation of a state."""
-        raise NotImplementedError
 
     def reset(self, seed: int | None = None) -> np.ndarray:
         self.cells = [self.begin() for _ in range(self.num_envs)]
