@@ -151,9 +151,10 @@ time.sleep(0.3)
 print("READY")
 def attempt(word, make):
     try:
-        print(word, ray.get(make(), timeout=20))
+        answer = ray.get(make(), timeout=20)
     except ray.exceptions.RayError as error:
-        print(word, type(error).__name__)
+        answer = type(error).__name__
+    sys.stdout.write(f"{word} {answer}\\n")
 while True:
     try:
         open(sys.argv[1]).close()
