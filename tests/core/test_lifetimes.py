@@ -170,6 +170,7 @@ print("DOWN")
 """
 
 
+@pytest.mark.timeout(300)  # one driver for each process of a run
 def test_the_death_of_a_part_of_the_runtime_is_an_error_not_a_hang(tmp_path: Path) -> None:
     """Kill, one run each, every process below the driver: its gets raise soon or are served all the same."""
     outcomes: list[str] = []
