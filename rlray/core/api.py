@@ -127,9 +127,10 @@ def get(refs: ObjectRef | Sequence[ObjectRef], *, timeout: float | None = None) 
     Raises: the error of the first task that failed (an instance of the original's class and of RayTaskError);
     GetTimeoutError after ``timeout`` seconds, saying what is missing; TypeError for anything but references.
     """
+    engine = engines.peek() or ensure_running()
     if isinstance(refs, ObjectRef):
-        return ensure_running().get([refs], timeout)[0]
-    return ensure_running().get(_reference_list(refs, "get"), timeout)
+        return engine.get((refs,), timeout)[0]
+    return engine.get(_reference_list(refs, "get"), timeout)
 
 
 def put(value: Any) -> ObjectRef:
@@ -142,7 +143,7 @@ def put(value: Any) -> ObjectRef:
         raise TypeError(
             "put() takes a value, got a reference; pass the reference itself on, or wrap it in a list: put([ref])"
         )
-    return ensure_running().put(value)
+    return (engines.peek() or ensure_running()).put(value)
 
 
 def wait(

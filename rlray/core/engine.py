@@ -12,6 +12,7 @@ from typing import Any
 
 from rlray.core.refs import ObjectRef
 from rlray.core.resources import Shape
+from rlray.core.signatures import MethodTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +24,35 @@ class Code:
     pickled: bytes
 
 
+STREAMING = -1
+"""``CallSpec.num_returns`` of a generator: one reference per value that it yields."""
+
+
+@dataclass(slots=True, eq=False)
+class CallSpec:
+    """What stays the same from call to call of a function or method with the same options; made once for many calls."""
+
+    name: str
+    code: Code | None  # None: an actor's method
+    method: str = ""
+    num_returns: int = 1
+    max_retries: int = 0  # -1: without end
+    retry_exceptions: bool | bytes = (
+        False  # which errors of user code are retried: none, all, a pickled tuple of classes
+    )
+    request: Shape = ()
+    max_calls: int = 0  # a worker ends after so many calls of the function; 0: never
+    concurrency_group: str | None = None
+    backpressure: int = 0  # values that a generator may be ahead of its reader; 0: any number
+
+
 @dataclass(frozen=True, slots=True)
 class ActorInfo:
-    """What a handle must know: the actor's id, its class's name, and by method the options given with ``@method``."""
+    """What a handle must know: the actor's id, its class's name, its methods, and how often their calls are retried."""
 
     id: bytes
     class_name: str
-    methods: Mapping[str, Mapping[str, Any]]
+    methods: MethodTable
     max_task_retries: int
 
 
@@ -55,16 +78,15 @@ class Engine(ABC):
     """Runs tasks and actors. Every method may be called from any thread."""
 
     @abstractmethod
-    def submit(
-        self, code: Code, args: Sequence[Any], kwargs: Mapping[str, Any], request: Shape, options: Mapping[str, Any]
-    ) -> list[ObjectRef]:
-        """Start a task; returns its references at once. Raises TaskUnschedulableError if it can never run."""
+    def submit(self, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Start a task; returns at once with its reference, a list of references for several results, None for none,
+        or an ObjectRefGenerator. Raises TaskUnschedulableError if it can never run."""
 
     @abstractmethod
     def create_actor(
         self,
         code: Code,
-        methods: Mapping[str, Mapping[str, Any]],
+        methods: MethodTable,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         request: Shape,
@@ -76,10 +98,8 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def call(
-        self, actor: ObjectRef, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> list[ObjectRef]:
-        """Call a method; calls of one caller run in the order they were made."""
+    def call(self, actor: ObjectRef, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a method; returns as `submit` does. Calls of one caller run in the order they were made."""
 
     @abstractmethod
     def find_actor(self, name: str, namespace: str | None) -> tuple[ObjectRef, ActorInfo]:
@@ -135,6 +155,11 @@ def current() -> Engine:
     """The engine of this process. Raises RuntimeError if there is none."""
     if _current is None:
         raise RuntimeError("rlray is not running in this process; call rlray.init() first")
+    return _current
+
+
+def peek() -> Engine | None:
+    """The engine of this process, if there is one."""
     return _current
 
 

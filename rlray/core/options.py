@@ -32,6 +32,18 @@ def _not_empty(value: Any) -> bool:
     return value is None or bool(value)
 
 
+def _returns(value: Any) -> bool:
+    return value == "streaming" if isinstance(value, str) else bool(value >= 0)
+
+
+def _exceptions(value: Any) -> bool:
+    return isinstance(value, bool) or all(isinstance(one, type) and issubclass(one, BaseException) for one in value)
+
+
+def _group_sizes(value: Any) -> bool:
+    return value is None or all(isinstance(size, int) and size >= 1 for size in value.values())
+
+
 _NONE = type(None)
 _AMOUNT = Option(None, (int, float, _NONE), _at_least(0), "at least 0")
 _NAME = Option(None, (str, _NONE), _not_empty, "not empty")
@@ -44,10 +56,16 @@ _COMMON = {
     ),
     "name": _NAME,
 }
+_NUM_RETURNS = Option(1, (int, str), _returns, "at least 0, or 'streaming'")
+_RETRY_EXCEPTIONS = Option(False, (bool, list, tuple), _exceptions, "True, False or a list of exception classes")
+_BACKPRESSURE = Option(-1, (int,), lambda value: value == -1 or value > 0, "positive (-1: no limit)")
 TASK_OPTIONS: dict[str, Option] = {
     **_COMMON,
-    "num_returns": Option(1, (int,), _at_least(0), "at least 0"),
+    "num_returns": _NUM_RETURNS,
     "max_retries": Option(3, (int,), _at_least(-1), _RETRIES),
+    "retry_exceptions": _RETRY_EXCEPTIONS,
+    "max_calls": Option(0, (int,), _at_least(0), "at least 0 (0: never)"),
+    "_generator_backpressure_num_objects": _BACKPRESSURE,
 }
 ACTOR_OPTIONS: dict[str, Option] = {
     **_COMMON,
@@ -59,11 +77,15 @@ ACTOR_OPTIONS: dict[str, Option] = {
     "max_restarts": Option(0, (int,), _at_least(-1), _RETRIES),
     "max_task_retries": Option(0, (int,), _at_least(-1), _RETRIES),
     "max_concurrency": Option(None, (int, _NONE), _at_least(1), "at least 1"),
+    "concurrency_groups": Option(None, (Mapping, _NONE), _group_sizes, "numbers of calls by name, each at least 1"),
 }
 METHOD_OPTIONS: dict[str, Option] = {
-    "num_returns": Option(1, (int,), _at_least(0), "at least 0"),
+    "num_returns": _NUM_RETURNS,
     "name": _NAME,
     "max_task_retries": Option(0, (int,), _at_least(-1), _RETRIES),
+    "retry_exceptions": _RETRY_EXCEPTIONS,
+    "concurrency_group": _NAME,
+    "_generator_backpressure_num_objects": _BACKPRESSURE,
 }
 
 
