@@ -37,9 +37,7 @@ class CallSpec:
     method: str = ""
     num_returns: int = 1
     max_retries: int = 0  # -1: without end
-    retry_exceptions: bool | bytes = (
-        False  # which errors of user code are retried: none, all, a pickled tuple of classes
-    )
+    retry_exceptions: bool | bytes = False  # errors of user code that are retried: a pickled tuple of classes, or all
     request: Shape = ()
     max_calls: int = 0  # a worker ends after so many calls of the function; 0: never
     concurrency_group: str | None = None

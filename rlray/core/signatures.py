@@ -89,7 +89,10 @@ def _table(pickled: bytes) -> MethodTable:
 
 
 _NO_ARGUMENTS = Signature(inspect.Signature())
-_EVERY_ACTOR = {"__ray_ready__": (_NO_ARGUMENTS, {}), "__ray_terminate__": (_NO_ARGUMENTS, {})}
+_EVERY_ACTOR: dict[str, tuple[Signature, Mapping[str, Any]]] = {
+    "__ray_ready__": (_NO_ARGUMENTS, {}),
+    "__ray_terminate__": (_NO_ARGUMENTS, {}),
+}
 
 
 def methods_of(cls: type) -> MethodTable:

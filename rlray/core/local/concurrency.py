@@ -32,6 +32,13 @@ def concurrency_of(cls: type, limit: int | None, groups: Mapping[str, int], exec
     return None
 
 
+def _sizes(limit: int, groups: Mapping[str, int]) -> dict[str | None, int]:
+    """How many calls may run at once, by group; None: those in no group."""
+    sizes: dict[str | None, int] = {None: limit}
+    sizes.update(groups)
+    return sizes
+
+
 class Concurrency(ABC):
     """Runs calls of an actor; they start in the order in which they came, within their group."""
 
@@ -43,8 +50,9 @@ class Concurrency(ABC):
     def cancel(self, task_id: bytes) -> None:
         """Cancel a call. Called as `start` is."""
 
+    @abstractmethod
     def run(self, loop: Loop) -> None:
-        """Take over the main thread, or return."""
+        """Called by the main thread once the actor is there; may keep it for ever."""
 
 
 class Threads(Concurrency):
@@ -55,11 +63,14 @@ class Threads(Concurrency):
         self._queues: dict[str | None, SimpleQueue[Job]] = {}
         self._cancelled: set[bytes] = set()
         self._waiting: set[bytes] = set()
-        for group, size in {None: limit, **groups}.items():
+        for group, size in _sizes(limit, groups).items():
             queue = self._queues[group] = SimpleQueue[Job]()
             for i in range(size):
                 name = f"rlray-call-{group or 'default'}-{i}"
                 threading.Thread(target=self._serve, args=(queue,), name=name, daemon=True).start()
+
+    def run(self, loop: Loop) -> None:
+        """The main thread goes on to wait for messages."""
 
     def start(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -99,7 +110,7 @@ class Coroutines(Concurrency):
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
         self._main = threading.get_ident()
-        self._room: dict[str | None, int] = {None: limit, **groups}
+        self._room = _sizes(limit, groups)
         self._waiting: dict[str | None, deque[Job]] = {group: deque() for group in self._room}
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._flushing = False
@@ -171,8 +182,7 @@ class Coroutines(Concurrency):
         index = 0
         async for value in values:
             executor.send_yielded(job, index, value)
-            ahead = executor.ahead(job, index)
-            while ahead():
+            while executor.is_ahead(job, index):
                 await asyncio.sleep(0.001)
             index += 1
 

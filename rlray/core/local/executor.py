@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlray.core.engine import STREAMING, ActorInfo
@@ -287,7 +288,7 @@ class Executor:
         where = f"pid={os.getpid()}" + (f", actor {actor.class_name}" if actor is not None else "")
         name = f"{actor.class_name}.{job.spec.name}" if actor is not None else job.spec.name
         retried = job.spec.retry_exceptions
-        retry = retried is True or (bool(retried) and isinstance(error, pickle.loads(retried)))
+        retry = isinstance(error, pickle.loads(retried)) if isinstance(retried, bytes) else retried
         return (job.id, [], ("error", dumps_error(task_error(name, error, where))), retry)
 
     def _leave(self, job: Job, error: ActorExit) -> Answer:
@@ -315,9 +316,8 @@ class Executor:
         self.check_streams(job, values, Iterator)
         for index, value in enumerate(values):
             self.send_yielded(job, index, value)
-            ahead = self.ahead(job, index)
-            if ahead():
-                self._client.loop.run_until(lambda: not ahead() or self.interrupted())
+            if self.is_ahead(job, index):
+                self._client.loop.run_until(partial(self._may_go_on, job, index))
                 self.check_interrupt()
         self._consumed.pop(job.id, None)
 
@@ -337,10 +337,13 @@ class Executor:
         logs.flush()
         self._client.post(job.caller, ("yielded", job.id, index, payload, inner))
 
-    def ahead(self, job: Job, index: int) -> Callable[[], bool]:
-        """A function that says whether a generator is as far ahead of its reader as it may be."""
+    def is_ahead(self, job: Job, index: int) -> bool:
+        """Whether a generator that has yielded value ``index`` is as far ahead of its reader as it may be."""
         limit = job.spec.backpressure
-        return lambda: bool(limit) and index + 1 - self._consumed.get(job.id, index + 1) >= limit
+        return limit > 0 and index + 1 - self._consumed[job.id] >= limit
+
+    def _may_go_on(self, job: Job, index: int) -> bool:
+        return not self.is_ahead(job, index) or self.interrupted()
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 

@@ -292,8 +292,8 @@ class Submitter:
             self._host.post(lease.worker, ("take_back", ids))
 
     def taken_back(self, worker: int, ids: Iterable[bytes], why: str) -> None:
-        """A worker returns tasks that it has not started: as ``"asked"``, because it is ``"blocked"`` in `get`, or because
-        it is ``"leaving"``."""
+        """A worker returns tasks that it has not started: because it was ``"asked"``, is ``"blocked"`` in `get`, or is
+        ``"leaving"``."""
         lane = self._lane_of.get(worker)
         if lane is None:
             return
