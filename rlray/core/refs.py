@@ -137,6 +137,10 @@ class ObjectRefGenerator:
         """A reference that is ready when the generator has ended; `get` of it raises the generator's error."""
         return self._source.completion()
 
+    def upcoming(self) -> ObjectRef:
+        """A reference that is ready when the next value, or the end, is there; for `wait`."""
+        return self._source.upcoming()
+
     def next_ready(self) -> bool:
         """Whether a call of ``next`` would return, or end, at once."""
         return self._source.upcoming_ready()
