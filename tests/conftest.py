@@ -61,10 +61,29 @@ def _test_leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
     assert not busy(), f"{request.node.name} left resources taken, (free, total): {busy()}"
 
 
+ENGINES = ("local", "inline")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests of modules marked ``every_engine`` run on each engine; those marked ``processes`` on the local one only.
+
+    The latter kill a process, tell processes apart, or need tasks that run while the driver does something else.
+    """
+    if "engine" in metafunc.fixturenames and metafunc.definition.get_closest_marker("every_engine"):
+        processes = metafunc.definition.get_closest_marker("processes")
+        metafunc.parametrize("engine", ENGINES[:1] if processes else ENGINES, indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine that a test runs on."""
+    return str(getattr(request, "param", "local"))
+
+
+@pytest.fixture(scope="module")
+def cluster(engine: str) -> Iterator[None]:
     """A runtime with four CPUs and the custom resource ``special`` (2), shared by the tests of a module."""
-    rlray.init(num_cpus=4, resources={"special": 2})
+    rlray.init(num_cpus=4, resources={"special": 2}, engine=engine)
     yield
     rlray.shutdown()
 

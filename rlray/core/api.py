@@ -29,11 +29,26 @@ def init(
     log_to_driver: bool = True,
     log_dir: str | os.PathLike[str] | None = None,
     preload: Sequence[str] = (),
+    engine: str = "local",
 ) -> Context:
     """Start the runtime on this machine; returns when it is ready.
 
     Guarantees: when this process ends, by whatever signal, every process and all memory of the runtime is gone within
     two seconds.
+
+    With ``engine="inline"`` there are no other processes: a task runs in the calling thread before ``.remote()``
+    returns, so that breakpoints, prints and profilers work in it. Programs give the same results, because everything
+    else is as with processes: arguments and results are copies, arrays read-only, errors raised by `get`, code that
+    travels by value has globals of its own. What is different:
+
+    * Modules exist once: what a task does to an imported module, to ``os.environ`` or to a class, all see.
+      ``os._exit`` and crashes in a task end the program; Ctrl-C is the running task's error.
+    * A call runs in a thread of its own if it cannot run at once: an argument is not there yet, or the caller is a
+      coroutine of an actor. Calls of an actor that is in another call run when that one has ended. Coroutines run on a
+      loop in a thread of their actor, calls of actors with ``max_concurrency`` in threads.
+    * A generator runs item by item, as its values are asked for; one that is dropped unread is closed.
+    * Nothing waits for resources: those that are taken are shared. CUDA_VISIBLE_DEVICES is left alone.
+    * A call that runs cannot be cancelled, nor stopped by `kill`, unless it is a coroutine.
 
     Args:
         num_cpus: How many CPUs tasks may take together; all of the machine's by default. It may be more than the
@@ -46,8 +61,10 @@ def init(
         log_to_driver: Print what workers print, prefixed ``(name pid=...)``.
         log_dir: Where the workers' full logs go; by default they are removed at the end.
         preload: Modules that every worker needs, imported once before the first worker is forked.
+        engine: "local" for worker processes, or "inline". The latter ignores the store's size, logs and ``preload``.
 
     Raises:
+        ValueError: There is no such engine, or an argument is wrong.
         RuntimeError: The runtime is up already.
         RaySystemError: Its processes did not start; the message has their last words.
     """
@@ -58,21 +75,29 @@ def init(
             raise RuntimeError(
                 "rlray.init() was called before; call rlray.shutdown() first, or pass ignore_reinit_error=True"
             )
-        from rlray.core.local.launch import start
+        started: Engine
+        if engine == "inline":
+            from rlray.core.inline.engine import start as start_inline
 
-        engine = start(
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            resources=resources,
-            object_store_memory=object_store_memory,
-            namespace=namespace,
-            log_to_driver=log_to_driver,
-            log_dir=log_dir,
-            preload=preload,
-        )
-        engines.set_current(engine)
+            started = start_inline(num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, namespace=namespace)
+        elif engine == "local":
+            from rlray.core.local.launch import start
+
+            started = start(
+                num_cpus=num_cpus,
+                num_gpus=num_gpus,
+                resources=resources,
+                object_store_memory=object_store_memory,
+                namespace=namespace,
+                log_to_driver=log_to_driver,
+                log_dir=log_dir,
+                preload=preload,
+            )
+        else:
+            raise ValueError(f"engine of init() must be 'local' or 'inline', got {engine!r}")
+        engines.set_current(started)
         atexit.register(shutdown)
-        return engine.context()
+        return started.context()
 
 
 def ensure_running() -> Engine:

@@ -73,3 +73,26 @@ def count_cpus() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
         return os.cpu_count() or 1
+
+
+def node_resources(
+    num_cpus: float | None, num_gpus: float | None, resources: Mapping[str, float] | None
+) -> tuple[Shape, tuple[str, ...]]:
+    """What a node has that was started with these arguments of ``init``, and the ids of its GPUs.
+
+    Raises: TypeError or ValueError for a wrong argument, naming it.
+    """
+    for name, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus)):
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise TypeError(f"{name} of init() must be a number, got {type(value).__name__} {value!r}")
+        if value is not None and value < 0:
+            raise ValueError(f"{name} of init() must be at least 0, got {value!r}")
+    if num_gpus is not None and num_gpus != int(num_gpus):
+        raise ValueError(f"num_gpus of init() must be a whole number, got {num_gpus!r}")
+    for name in {"CPU", "GPU"} & set(resources or {}):
+        raise ValueError(f"resources of init() has {name!r}; give it as num_{name.lower()}s instead")
+    gpus = gpu_names()
+    count = len(gpus) if num_gpus is None else int(num_gpus)
+    gpus = (gpus + [str(i) for i in range(len(gpus), count)])[:count]
+    cpus = count_cpus() if num_cpus is None else num_cpus
+    return shape({"CPU": cpus, "GPU": count, **(resources or {})}), tuple(gpus)

@@ -12,7 +12,7 @@ import pytest
 
 import rlray
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.every_engine]
 
 
 class Base:
@@ -63,6 +63,11 @@ def test_state_lives_between_calls_and_apart_from_other_instances() -> None:
     one, two = Counter.remote(), Counter.remote(10)
     rlray.get([one.add.remote(), one.add.remote(5), two.add.remote()])
     assert rlray.get([one.read.remote(), two.read.remote()]) == [6, 11]
+
+
+@pytest.mark.processes
+def test_each_lives_in_a_process_of_its_own() -> None:
+    one, two = Counter.remote(), Counter.remote()
     assert len({os.getpid(), *rlray.get([one.pid.remote(), two.pid.remote()])}) == 3
 
 

@@ -13,7 +13,7 @@ import pytest
 import rlray
 from rlray.exceptions import RayActorError, TaskCancelledError
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.every_engine]
 
 
 @rlray.remote

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import traceback
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 import rlray
 from rlray.exceptions import RayError, RayTaskError
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.every_engine]
 
 
 class TwoArguments(Exception):
@@ -207,7 +206,7 @@ def test_an_exception_as_a_value_is_a_value() -> None:
 def test_an_argument_that_fails_to_unpickle_is_an_error_of_the_task() -> None:
     class Trap:
         def __reduce__(self) -> Any:
-            return _spring, (os.getpid(),)
+            return _spring, (True,)
 
     assert "sprung" in str(error_of(through.remote(Trap())))
     assert rlray.get(through.remote(1), timeout=30) == 1
@@ -216,7 +215,7 @@ def test_an_argument_that_fails_to_unpickle_is_an_error_of_the_task() -> None:
 def test_a_value_that_fails_to_unpickle_here_is_an_error_here() -> None:
     class Trap:
         def __reduce__(self) -> Any:
-            return _spring, (0,)
+            return _spring, (False,)
 
     def make() -> Any:
         return Trap()
@@ -225,8 +224,8 @@ def test_a_value_that_fails_to_unpickle_here_is_an_error_here() -> None:
         rlray.get(rlray.remote(make).remote(), timeout=30)
 
 
-def _spring(maker: int) -> Any:
-    if os.getpid() != maker:
+def _spring(in_a_task: bool) -> Any:
+    if (rlray.get_runtime_context().get_task_id() is not None) == in_a_task:
         raise RuntimeError("sprung")
 
 

@@ -19,6 +19,7 @@ def scaled(value: int) -> int:
     return value * SCALE
 
 
+@pytest.mark.every_engine
 @pytest.mark.usefixtures("cluster")
 class TestInOneProgram:
     def test_lambda_and_closure(self) -> None:

@@ -12,7 +12,7 @@ import rlray
 from rlray.exceptions import RayActorError
 from tests.support import wait_until
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.every_engine]
 
 
 @rlray.remote
@@ -133,6 +133,7 @@ def test_a_detached_actor_outlives_its_handles() -> None:
         rlray.get(again.add.remote(), timeout=10)
 
 
+@pytest.mark.processes
 def test_a_named_actor_keeps_its_name_through_a_restart() -> None:
     actor = Register.options(name="restarted", max_restarts=1, max_task_retries=1).remote(1)
     os.kill(rlray.get(actor.pid.remote()), 9)

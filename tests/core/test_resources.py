@@ -14,10 +14,12 @@ import pytest
 import rlray
 from tests.support import wait_until
 
+pytestmark = pytest.mark.every_engine
+
 
 @pytest.fixture(autouse=True, scope="module")
-def _cluster() -> Iterator[None]:
-    rlray.init(num_cpus=4, num_gpus=2, resources={"special": 2})
+def _cluster(engine: str) -> Iterator[None]:
+    rlray.init(num_cpus=4, num_gpus=2, resources={"special": 2}, engine=engine)
     yield
     rlray.shutdown()
 
@@ -66,6 +68,7 @@ def test_cluster_resources_are_what_init_was_given() -> None:
     assert all(isinstance(amount, float) for amount in total.values())
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("options", "limit"),
     [
@@ -82,6 +85,7 @@ def test_never_more_at_once_than_fit_and_not_fewer(options: dict[str, Any], limi
     assert max(rlray.get(refs, timeout=60)) == limit
 
 
+@pytest.mark.processes
 def test_available_goes_down_and_comes_back() -> None:
     hold = rlray.remote(num_cpus=1.5, resources={"special": 2})(lambda: time.sleep(1.0))
     ref = hold.remote()
@@ -104,6 +108,7 @@ def test_an_actor_holds_no_cpu_by_default() -> None:
     assert wait_until(lambda: free("CPU") == 4.0, 5)
 
 
+@pytest.mark.processes
 def test_an_actor_waits_for_its_resources() -> None:
     first = GpuActor.options(num_gpus=2).remote()
     rlray.get(first.gpus.remote())
@@ -114,12 +119,14 @@ def test_an_actor_waits_for_its_resources() -> None:
     assert len(rlray.get(ref, timeout=20)[0]) == 1
 
 
+@pytest.mark.processes
 def test_gpus_are_numbered_and_apart() -> None:
     one, two = (GpuActor.options(num_gpus=1).remote() for _ in range(2))
     seen = rlray.get([one.gpus.remote(), two.gpus.remote()])
     assert sorted(seen) == [([0], "0"), ([1], "1")]
 
 
+@pytest.mark.processes
 def test_a_task_with_both_gpus_and_one_with_none() -> None:
     ids, visible = rlray.get(gpus.options(num_gpus=2).remote())
     assert sorted(ids) == [0, 1]
@@ -133,12 +140,14 @@ def test_fractions_of_a_gpu_share_one() -> None:
     assert sorted(seen) == [[0], [0], [1], [1]]
 
 
+@pytest.mark.processes
 def test_gpus_change_with_the_task_on_a_reused_worker() -> None:
     for _ in range(5):
         assert rlray.get(gpus.options(num_gpus=1).remote())[1] in ("0", "1")
         assert rlray.get(gpus.remote()) == ([], "")
 
 
+@pytest.mark.processes
 def test_a_cpu_actor_sees_no_gpu() -> None:
     assert rlray.get(GpuActor.remote().gpus.remote()) == ([], "")
 
@@ -181,6 +190,7 @@ def test_a_blocked_task_lends_its_cpu_but_not_its_gpu() -> None:
     assert rlray.get(outer.remote(), timeout=30) == 0.0
 
 
+@pytest.mark.processes
 def test_a_big_request_is_not_starved_by_small_ones() -> None:
     small = rlray.remote(lambda: time.sleep(0.05))
     small_refs = [small.remote() for _ in range(40)]

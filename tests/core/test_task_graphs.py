@@ -11,7 +11,7 @@ import pytest
 import rlray
 from tests.support import wait_until
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.every_engine]
 
 
 @rlray.remote
@@ -59,6 +59,7 @@ def test_one_result_feeds_many_and_many_feed_one() -> None:
     assert rlray.get(add.remote(*layer)) == sum(1 + i for i in range(50))
 
 
+@pytest.mark.processes
 def test_a_task_waits_for_its_argument_without_taking_a_cpu() -> None:
     """More tasks wait than there are CPUs, and what they wait for is submitted last: all of them get done."""
 

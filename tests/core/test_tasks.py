@@ -11,7 +11,7 @@ import pytest
 
 import rlray
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.every_engine]
 
 
 @rlray.remote
@@ -29,6 +29,7 @@ def split(count: int) -> Any:
     return tuple(range(count))
 
 
+@pytest.mark.processes
 def test_runs_in_another_process() -> None:
     pid = rlray.get(rlray.remote(lambda: os.getpid()).remote())
     assert pid != os.getpid()
@@ -70,6 +71,7 @@ def test_argument_is_taken_as_it_was_at_the_call() -> None:
     assert rlray.get(ref) == (([1, 2, 3],), {})
 
 
+@pytest.mark.processes
 def test_calls_do_not_block() -> None:
     nap = rlray.remote(lambda seconds: time.sleep(seconds))
     start = time.monotonic()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 import rlray
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.every_engine]
 
 
 @rlray.remote
@@ -31,19 +33,33 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@rlray.remote
+class Coroutines:
+    async def behind(self, path: Path) -> str:
+        while not path.exists():
+            await asyncio.sleep(0.01)
+        return "through"
+
+
 @pytest.fixture
-def gate(tmp_path: Path) -> Any:
-    """A task that runs until the file appears, and the function that makes it appear."""
+def gate(tmp_path: Path, engine: str) -> Any:
+    """What runs until the file appears, and the function that makes it appear. Inline only coroutines can be waited for."""
     path = tmp_path / "open"
 
     @rlray.remote
-    def behind() -> str:
+    def behind(path: Path) -> str:
         while not path.exists():
             time.sleep(0.01)
         return "through"
 
-    yield behind, path.touch
+    actor = Coroutines.remote()
+    start = behind if engine == "local" else actor.behind
+    yield Gate(lambda: start.remote(path)), path.touch
     path.touch()
+
+
+class Gate(NamedTuple):
+    remote: Callable[[], rlray.ObjectRef]
 
 
 def test_returns_the_ready_ones_and_the_rest_in_the_callers_order(gate: Any) -> None:
@@ -87,6 +103,7 @@ def test_timeout_is_kept(gate: Any) -> None:
     assert 0.35 < time.monotonic() - start < 3.0
 
 
+@pytest.mark.processes
 def test_errors_and_crashes_count_as_ready() -> None:
     refs = [fail.remote(), die.remote()]
     assert rlray.wait(refs, num_returns=2, timeout=20) == (refs, [])

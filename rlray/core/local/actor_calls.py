@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from rlray.core.exceptions import ActorDiedError, ActorUnavailableError, TaskCancelledError
+from rlray.core.calls import as_call_error
+from rlray.core.exceptions import ActorUnavailableError, TaskCancelledError
 from rlray.core.local.references import Payload
 from rlray.core.local.scheduler import ActorState
 from rlray.core.local.submitter import COMPANY, Host
@@ -117,7 +117,7 @@ class ActorCalls:
         """Send what may be sent."""
         if lane.state == "dead":
             while lane.waiting:
-                self._host.finish(lane.waiting.popleft(), lane.cause or ("error", _as_call_error(None)))
+                self._host.finish(lane.waiting.popleft(), lane.cause or ("error", as_call_error(None)))
         elif lane.state == "alive" and lane.worker is not None:
             batch = []
             while lane.waiting and lane.waiting[0].ready:
@@ -141,7 +141,7 @@ class ActorCalls:
             self._host.sent.pop(lane.worker, None)
         lane.state, lane.worker = state, worker
         if state == "dead":
-            lane.cause = ("error", _as_call_error(cause))
+            lane.cause = ("error", as_call_error(cause))
             while lane.running:  # none of these will be answered any more
                 self._host.finish(lane.running.popitem(last=False)[1], lane.cause)
         elif state == "restarting":
@@ -184,13 +184,3 @@ class ActorCalls:
             error = TaskCancelledError(f"{task.spec.name} was cancelled")
             self._host.finish(task, ("error", dumps_error(error)))
             self._pump(lane)  # the calls behind it may have waited for its arguments
-
-
-def _as_call_error(cause: bytes | None) -> bytes:
-    """The pickled ActorDiedError that calls get; an error of the constructor becomes its cause."""
-    if cause is None:
-        return dumps_error(ActorDiedError("the actor is dead"))
-    error = pickle.loads(cause)
-    if isinstance(error, ActorDiedError):
-        return cause
-    return dumps_error(ActorDiedError(f"the actor's constructor raised, so it never lived:\n{error}", error))

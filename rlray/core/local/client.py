@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import cloudpickle
 
 from rlray.core import exceptions as exc
+from rlray.core.calls import Arguments, immutable_arguments, take_apart
 from rlray.core.engine import STREAMING, ActorInfo, CallSpec, Code, Context, Engine
 from rlray.core.local.actor_calls import ActorCalls
 from rlray.core.local.generators import Stream
@@ -22,7 +23,7 @@ from rlray.core.local.loop import Loop
 from rlray.core.local.references import Entry, Payload, References, owner_of
 from rlray.core.local.scheduler import Actor
 from rlray.core.local.submitter import Submitter
-from rlray.core.local.tasks import Arguments, Task, first_error, immutable_arguments, take_apart
+from rlray.core.local.tasks import Task, first_error
 from rlray.core.local.values import Values
 from rlray.core.local.wire import Connection, Message
 from rlray.core.local.zygote import NODE, RunSettings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import pickle
 import signal
@@ -16,13 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from rlray.core.calls import check_generator, put_together, several_results
 from rlray.core.engine import STREAMING, ActorInfo
 from rlray.core.exceptions import ActorDiedError, ActorExit, TaskCancelledError, task_error
 from rlray.core.local import logs
 from rlray.core.local.client import Client
 from rlray.core.local.jobs import Answer, Answers, Job, receive
 from rlray.core.local.references import Payload
-from rlray.core.local.tasks import put_together
 from rlray.core.local.wire import Message
 from rlray.core.resources import Shape, amounts
 from rlray.core.serialization import IMMUTABLE, dumps_error
@@ -259,16 +258,8 @@ class Executor:
             if type(result) in IMMUTABLE and not (isinstance(result, str | bytes) and len(result) > 10_000):
                 return (job.id, result)
             return (job.id, [self._pack(job, result)], None, False)
-        if count == 0:
-            return (job.id, [], None, False)
-        if inspect.isgenerator(result):
-            result = tuple(result)
-        if not isinstance(result, tuple | list) or len(result) != count:
-            got = f"{len(result)} values" if isinstance(result, tuple | list) else type(result).__name__
-            raise ValueError(
-                f"{job.spec.name} has num_returns={count} but returned {got}; return a tuple or list of {count}"
-            )
-        return (job.id, [self._pack(job, value) for value in result], None, False)
+        results = several_results(job.spec.name, count, result)
+        return (job.id, [self._pack(job, value) for value in results], None, False)
 
     def _pack(self, job: Job, value: Any) -> tuple[Payload, list[bytes]]:
         try:
@@ -323,11 +314,7 @@ class Executor:
 
     def check_streams(self, job: Job, values: Any, kind: type) -> None:
         """Raise if a job that should be a generator is none."""
-        if not isinstance(values, kind):
-            raise TypeError(
-                f"{job.spec.name} has num_returns='streaming' but returned {type(values).__name__}, not a generator; "
-                "use yield, or another num_returns"
-            )
+        check_generator(job.spec.name, values, kind)
         if job.spec.backpressure:
             self._consumed[job.id] = 0
 

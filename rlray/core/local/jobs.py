@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rlray.core.calls import Slot
 from rlray.core.local.references import Payload, References
-from rlray.core.local.tasks import Slot, WireSpec, WireTask
+from rlray.core.local.tasks import WireSpec, WireTask
 from rlray.core.refs import ObjectRef
 from rlray.core.resources import Shape
 

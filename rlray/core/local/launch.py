@@ -23,7 +23,7 @@ from rlray.core.local.logs import LogPrinter
 from rlray.core.local.store import MIN_CAPACITY, PAGE, create_file, default_capacity
 from rlray.core.local.worker import THREAD_VARIABLES
 from rlray.core.local.zygote import DRIVER, RunSettings
-from rlray.core.resources import count_cpus, gpu_names, shape
+from rlray.core.resources import node_resources
 
 _START_TIMEOUT = 60.0  # seconds
 _STOP_TIMEOUT = 5.0
@@ -83,12 +83,8 @@ def start(
     preload: Sequence[str],
 ) -> Driver:
     """Start the processes of a run; returns when they are there."""
-    _check(num_cpus, num_gpus, resources, object_store_memory, preload)
-    gpus = gpu_names()
-    count = len(gpus) if num_gpus is None else int(num_gpus)
-    gpus = (gpus + [str(i) for i in range(len(gpus), count)])[:count]
-    cpus = count_cpus() if num_cpus is None else num_cpus
-    total = shape({"CPU": cpus, "GPU": count, **(resources or {})})
+    total, gpus = node_resources(num_cpus, num_gpus, resources)
+    _check(object_store_memory, preload)
     capacity = (object_store_memory or default_capacity()) // PAGE * PAGE
     directory = tempfile.mkdtemp(prefix="rlray-", dir=_short_temp())
     logs = Path(log_dir) if log_dir is not None else Path(directory) / "logs"
@@ -100,7 +96,7 @@ def start(
         store_fd=create_file(capacity),
         store_capacity=capacity,
         total=total,
-        gpus=tuple(gpus),
+        gpus=gpus,
         namespace=namespace or uuid.uuid4().hex,
         job_id=secrets.token_hex(4),
         node_id=uuid.uuid4().hex,
@@ -117,23 +113,8 @@ def start(
         raise
 
 
-def _check(
-    num_cpus: float | None,
-    num_gpus: float | None,
-    resources: Mapping[str, float] | None,
-    object_store_memory: int | None,
-    preload: Sequence[str],
-) -> None:
+def _check(object_store_memory: int | None, preload: Sequence[str]) -> None:
     """Wrong arguments are named before anything starts."""
-    for name, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus)):
-        if isinstance(value, bool) or not isinstance(value, int | float | None):
-            raise TypeError(f"{name} of init() must be a number, got {type(value).__name__} {value!r}")
-        if value is not None and value < 0:
-            raise ValueError(f"{name} of init() must be at least 0, got {value!r}")
-    if num_gpus is not None and num_gpus != int(num_gpus):
-        raise ValueError(f"num_gpus of init() must be a whole number, got {num_gpus!r}")
-    for name in {"CPU", "GPU"} & set(resources or {}):
-        raise ValueError(f"resources of init() has {name!r}; give it as num_{name.lower()}s instead")
     if object_store_memory is not None and object_store_memory < MIN_CAPACITY:
         raise ValueError(
             f"object_store_memory of init() is in bytes, at least {MIN_CAPACITY}, got {object_store_memory!r}"

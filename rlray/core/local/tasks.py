@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
+from rlray.core.calls import Slot
 from rlray.core.engine import CallSpec
 from rlray.core.local.references import Entry, Payload, References
 from rlray.core.refs import ObjectRef
-from rlray.core.serialization import IMMUTABLE
-
-Slot = int | str
-"""Where a resolved reference goes: the index of a positional argument, or the name of a keyword argument."""
 
 WireTask = tuple[Any, ...]
 """A task as it travels: ``(id, args)`` if its arguments are the payload ``("args", args)``, which is for positional
@@ -57,54 +53,6 @@ class Task:
         self.ready = False
         self.cancelled = False
         self.worker: int | None = None
-
-
-@dataclass(slots=True)
-class Arguments:
-    """What a call was given, taken apart for travelling."""
-
-    values: tuple[Sequence[Any], Mapping[str, Any]]  # references at top level replaced by None
-    slots: tuple[Slot, ...] = ()
-    dependencies: list[ObjectRef] = field(default_factory=list)
-
-
-def take_apart(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
-    """Find the references at top level: they arrive as values, others inside containers as references."""
-    slots: list[Slot] = [i for i, value in enumerate(args) if isinstance(value, ObjectRef)]
-    slots += [name for name, value in kwargs.items() if isinstance(value, ObjectRef)]
-    if not slots:
-        return Arguments((tuple(args), dict(kwargs)))
-    dependencies = [args[slot] if isinstance(slot, int) else kwargs[slot] for slot in slots]
-    plain_args = tuple(None if isinstance(value, ObjectRef) else value for value in args)
-    plain_kwargs = {name: None if isinstance(value, ObjectRef) else value for name, value in kwargs.items()}
-    return Arguments((plain_args, plain_kwargs), tuple(slots), dependencies)
-
-
-def put_together(
-    values: tuple[Sequence[Any], Mapping[str, Any]], slots: Sequence[Slot], resolved: Sequence[Any]
-) -> tuple[Sequence[Any], Mapping[str, Any]]:
-    """The arguments as the function gets them."""
-    if not slots:
-        return values
-    args, kwargs = list(values[0]), dict(values[1])
-    for slot, value in zip(slots, resolved, strict=True):
-        if isinstance(slot, int):
-            args[slot] = value
-        else:
-            kwargs[slot] = value
-    return args, kwargs
-
-
-def immutable_arguments(args: tuple[Any, ...]) -> bool:
-    """Whether the arguments can wait as they are: nobody can change them before they are sent."""
-    for value in args:
-        kind = type(value)
-        if kind not in IMMUTABLE or ((kind is str or kind is bytes) and len(value) > _SMALL):
-            return False
-    return True
-
-
-_SMALL = 1_000  # characters or bytes
 
 
 def spec_to_wire(spec: CallSpec, once: bool) -> WireSpec:

@@ -1,0 +1,94 @@
+"""What every engine does with a call: arguments taken apart and put together, results counted, deaths told."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlray.core.exceptions import ActorDiedError
+from rlray.core.refs import ObjectRef
+from rlray.core.serialization import IMMUTABLE, dumps_error
+
+Slot = int | str
+"""Where a resolved reference goes: the index of a positional argument, or the name of a keyword argument."""
+
+_SMALL = 1_000  # characters or bytes
+
+
+@dataclass(slots=True)
+class Arguments:
+    """What a call was given, taken apart for travelling."""
+
+    values: tuple[Sequence[Any], Mapping[str, Any]]  # references at top level replaced by None
+    slots: tuple[Slot, ...] = ()
+    dependencies: list[ObjectRef] = field(default_factory=list)
+
+
+def take_apart(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
+    """Find the references at top level: they arrive as values, others inside containers as references."""
+    slots: list[Slot] = [i for i, value in enumerate(args) if isinstance(value, ObjectRef)]
+    slots += [name for name, value in kwargs.items() if isinstance(value, ObjectRef)]
+    if not slots:
+        return Arguments((tuple(args), dict(kwargs)))
+    dependencies = [args[slot] if isinstance(slot, int) else kwargs[slot] for slot in slots]
+    plain_args = tuple(None if isinstance(value, ObjectRef) else value for value in args)
+    plain_kwargs = {name: None if isinstance(value, ObjectRef) else value for name, value in kwargs.items()}
+    return Arguments((plain_args, plain_kwargs), tuple(slots), dependencies)
+
+
+def put_together(
+    values: tuple[Sequence[Any], Mapping[str, Any]], slots: Sequence[Slot], resolved: Sequence[Any]
+) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """The arguments as the function gets them."""
+    if not slots:
+        return values
+    args, kwargs = list(values[0]), dict(values[1])
+    for slot, value in zip(slots, resolved, strict=True):
+        if isinstance(slot, int):
+            args[slot] = value
+        else:
+            kwargs[slot] = value
+    return args, kwargs
+
+
+def immutable_arguments(args: tuple[Any, ...]) -> bool:
+    """Whether the arguments can wait as they are: nobody can change them before they are sent."""
+    for value in args:
+        kind = type(value)
+        if kind not in IMMUTABLE or ((kind is str or kind is bytes) and len(value) > _SMALL):
+            return False
+    return True
+
+
+def several_results(name: str, count: int, result: Any) -> Sequence[Any]:
+    """What a call with ``num_returns=count``, not 1, has returned, one by one. Raises ValueError for a wrong count."""
+    if count == 0:
+        return ()
+    if inspect.isgenerator(result):
+        result = tuple(result)
+    if not isinstance(result, tuple | list) or len(result) != count:
+        got = f"{len(result)} values" if isinstance(result, tuple | list) else type(result).__name__
+        raise ValueError(f"{name} has num_returns={count} but returned {got}; return a tuple or list of {count}")
+    return result
+
+
+def check_generator(name: str, result: Any, kind: type) -> None:
+    """Raise TypeError if what a call with ``num_returns="streaming"`` has returned is no generator."""
+    if not isinstance(result, kind):
+        raise TypeError(
+            f"{name} has num_returns='streaming' but returned {type(result).__name__}, not a generator; "
+            "use yield, or another num_returns"
+        )
+
+
+def as_call_error(cause: bytes | None) -> bytes:
+    """The pickled ActorDiedError that calls get; an error of the constructor becomes its cause."""
+    if cause is None:
+        return dumps_error(ActorDiedError("the actor is dead"))
+    error = pickle.loads(cause)
+    if isinstance(error, ActorDiedError):
+        return cause
+    return dumps_error(ActorDiedError(f"the actor's constructor raised, so it never lived:\n{error}", error))
