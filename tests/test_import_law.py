@@ -88,6 +88,21 @@ def test_the_core_knows_nothing_of_learning(file: Path) -> None:
     assert not broken, f"{file.name}: {broken}"
 
 
+@pytest.mark.parametrize(
+    "file", sorted((PACKAGE / "core").rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE))
+)
+def test_engines_know_nothing_of_each_other(file: Path) -> None:
+    """Nor does the rest of the core know them, but for `init`, which starts one."""
+    engines = {
+        f"rlray.core.{path.name}" for path in (PACKAGE / "core").iterdir() if path.is_dir() and any(path.glob("*.py"))
+    }
+    assert engines == {"rlray.core.inline", "rlray.core.local"}
+    own = ".".join(module_of(file)[:3])
+    others = [] if file.name == "api.py" else engines - {own}
+    broken = [(line, module) for line, module in imports_of(file) if any(is_within(module, one) for one in others)]
+    assert not broken, f"{file.name}: {broken}"
+
+
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "scripts").glob("*.py")), ids=lambda file: file.name)
 def test_scripts_stand_on_the_command_line_and_on_train(file: Path) -> None:
     ours = [module for _, module in imports_of(file) if module.split(".")[0] == "rlray"]

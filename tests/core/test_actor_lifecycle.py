@@ -14,7 +14,7 @@ import rlray
 from rlray.exceptions import ActorDiedError, RayActorError
 from tests.support import needs_proc, wait_until
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.every_engine]
 
 
 @rlray.remote
@@ -94,6 +94,7 @@ def test_a_constructor_whose_argument_failed() -> None:
         rlray.get(actor.add.remote(), timeout=20)
 
 
+@pytest.mark.processes
 def test_kill_ends_it_now() -> None:
     actor = Worker.remote()
     pid = rlray.get(actor.pid.remote())
@@ -121,6 +122,7 @@ def test_kill_twice_is_harmless_and_takes_only_actors() -> None:
         rlray.kill(rlray.put(1))
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("how", "named"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGSEGV, "SIGSEGV")], ids=["SIGKILL", "SIGSEGV"]
 )
@@ -133,11 +135,13 @@ def test_a_crash_names_the_class_and_the_signal(how: int, named: str) -> None:
         rlray.get(actor.add.remote(), timeout=20)
 
 
+@pytest.mark.processes
 def test_os_exit_names_the_code() -> None:
     with pytest.raises(RayActorError, match=r"\b7\b"):
         rlray.get(Worker.remote().leave.remote(), timeout=20)
 
 
+@pytest.mark.processes
 def test_killed_from_outside_while_idle() -> None:
     actor = Worker.remote()
     os.kill(rlray.get(actor.pid.remote()), signal.SIGKILL)
@@ -158,6 +162,7 @@ def test_results_of_a_dead_actor_stay() -> None:
     assert rlray.get(ref, timeout=10) == 5
 
 
+@pytest.mark.processes
 def test_every_queued_call_fails_when_the_actor_dies() -> None:
     actor = Worker.remote()
     refs = [actor.die.remote()] + [actor.add.remote() for _ in range(20)]
@@ -166,6 +171,7 @@ def test_every_queued_call_fails_when_the_actor_dies() -> None:
             rlray.get(ref, timeout=20)
 
 
+@pytest.mark.processes
 def test_restarts_with_fresh_state_as_often_as_allowed(tmp_path: Path) -> None:
     log = tmp_path / "log"
     actor = Worker.options(max_restarts=2).remote(10, log)
@@ -179,6 +185,7 @@ def test_restarts_with_fresh_state_as_often_as_allowed(tmp_path: Path) -> None:
     assert log.read_text().count("begun") == 3
 
 
+@pytest.mark.processes
 def test_restarts_for_ever_with_minus_one() -> None:
     actor = Worker.options(max_restarts=-1).remote()
     for _ in range(4):
@@ -186,6 +193,7 @@ def test_restarts_for_ever_with_minus_one() -> None:
         os.kill(rlray.get(actor.pid.remote()), signal.SIGKILL)
 
 
+@pytest.mark.processes
 def test_task_retries_bridge_a_restart(tmp_path: Path) -> None:
     """With ``max_task_retries`` a call in flight is run again by the next life; the caller sees no error."""
     marker = tmp_path / "died"
@@ -202,6 +210,7 @@ def test_task_retries_bridge_a_restart(tmp_path: Path) -> None:
     assert rlray.get([actor.work.remote(i) for i in range(6)], timeout=30) == list(range(6))
 
 
+@pytest.mark.processes
 def test_kill_without_no_restart_restarts() -> None:
     actor = Worker.options(max_restarts=1).remote(5)
     first, _ = rlray.get([actor.pid.remote(), actor.add.remote()])
@@ -221,6 +230,7 @@ def test_kill_without_no_restart_restarts() -> None:
 
 
 @needs_proc
+@pytest.mark.processes
 def test_ends_when_the_last_handle_goes() -> None:
     actor = Worker.remote()
     pid = rlray.get(actor.pid.remote())

@@ -43,7 +43,7 @@ class Coroutines:
 
 @pytest.fixture
 def gate(tmp_path: Path, engine: str) -> Any:
-    """What runs until the file appears, and the function that makes it appear. Inline only coroutines can be waited for."""
+    """What runs until the file appears, and the function that makes it appear. Inline, only coroutines wait."""
     path = tmp_path / "open"
 
     @rlray.remote

@@ -10,6 +10,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref as weak
 
@@ -38,7 +39,8 @@ class LifeRef(InlineRef):
         self.actor = actor
 
     def __del__(self) -> None:
-        self._owner.put_off(self.actor.dropped)
+        if self._owner.closed is None:
+            self._owner.put_off(self.actor.dropped)
 
 
 class Actor(ABC):
@@ -156,9 +158,9 @@ class Actor(ABC):
             self.state, instance, self._instance = "pending", self._instance, None
             self._methods = {}
             interrupted, self._active = list(self._active.values()), {}
+        self._interrupt(interrupted)
         self.stop()
         del instance
-        self._interrupt(interrupted)
         self.begin(apart=False)
 
     def _interrupt(self, jobs: list[Job]) -> None:
@@ -364,7 +366,8 @@ class Asynchronous(Actor):
         if loop is not None:
 
             def begin() -> None:
-                self._tasks[job.id] = loop.create_task(self._run(job))
+                self._tasks[job.id] = task = loop.create_task(self._run(job))
+                task.add_done_callback(partial(self._left, job))
 
             with contextlib.suppress(RuntimeError):  # closed meanwhile: the call has failed
                 loop.call_soon_threadsafe(begin, context=contextvars.Context())
@@ -390,7 +393,11 @@ class Asynchronous(Actor):
                 self._runner.cancelled(job)
             except BaseException as error:  # also SystemExit: the actor lives on
                 again = self._runner.failed(job, error)
-        if self._tasks.get(job.id) is asyncio.current_task():  # not that of the actor's next life
+
+    def _left(self, job: Job, task: asyncio.Task[None]) -> None:
+        if task.cancelled():  # before it had begun
+            self._runner.cancelled(job)
+        if self._tasks.get(job.id) is task:  # not that of the actor's next life
             del self._tasks[job.id]
         self.pump()
 

@@ -255,7 +255,7 @@ class Inline(Engine):
         return self.adopt(object_id)
 
     def shutdown(self) -> None:
-        self.values.close(RuntimeError("rlray was shut down"))
+        self.values.close("rlray was shut down")
         actors = list(self._actors.values())
         cause = dumps_error(exc.ActorDiedError("rlray was shut down"))
         for actor in actors:
@@ -287,8 +287,7 @@ class Inline(Engine):
     # -- making calls ------------------------------------------------------------------------------------------------
 
     def _begin_call(self) -> None:
-        if self.values.closed is not None:
-            raise self.values.closed
+        self.values.check_open()
         self.values.catch_up()
 
     def _actor_of(self, life: ObjectRef) -> Actor:

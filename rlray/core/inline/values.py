@@ -60,7 +60,7 @@ class Values:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.closed: Exception | None = None
+        self.closed: str | None = None  # why nothing more comes
         self._changed = threading.Condition(self.lock)
         self._refs: WeakValueDictionary[bytes, InlineRef] = WeakValueDictionary()
         self._ids = itertools.count(1)
@@ -129,8 +129,7 @@ class Values:
             case ("pickle", data, buffers):
                 return deserialize(data, buffers)
             case ("error", data):
-                error = pickle.loads(data)
-                raise error.as_instanceof_cause() if isinstance(error, RayTaskError) else error
+                raise _error(data)  # in no variable here: it would hold on to the frames of whoever catches it
         return payload[1]
 
     # -- coming into being -------------------------------------------------------------------------------------------
@@ -176,19 +175,24 @@ class Values:
         """Wait for what other threads bring about; False if time ran out. Raises if the engine is shut down."""
         with self._changed:
             in_time = self._changed.wait_for(lambda: done() or self.closed is not None, timeout)
-        if self.closed is not None and not done():
-            raise self.closed
+        if not done():
+            self.check_open()
         return in_time
+
+    def check_open(self) -> None:
+        """Raise RuntimeError once the engine is shut down."""
+        if self.closed is not None:
+            raise RuntimeError(self.closed)
 
     def stir(self) -> None:
         """Something has changed that others may wait for in `block`."""
         with self._changed:
             self._changed.notify_all()
 
-    def close(self, why: Exception) -> None:
-        """Nothing more comes: whoever waits gets ``why``."""
+    def close(self, why: str) -> None:
+        """Nothing more comes: whoever waits gets a RuntimeError that says why."""
         with self._changed:
-            self.closed = self.closed or why
+            self.closed = why
             self._changed.notify_all()
 
     def future(self, ref: ObjectRef) -> Future[Any]:
@@ -206,6 +210,11 @@ class Values:
         self.ask([entry])
         self.when_ready(entry, settle)
         return future
+
+
+def _error(data: bytes) -> BaseException:
+    error: BaseException = pickle.loads(data)
+    return error.as_instanceof_cause() if isinstance(error, RayTaskError) else error
 
 
 def _copies(value: Serialized) -> list[Any]:
