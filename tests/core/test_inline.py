@@ -94,8 +94,10 @@ class Log:
         note("called")
         return [ref]
 
-    def wait_for_itself(self, handle: Any) -> Any:
-        return rlray.get(handle.note.remote("never"))
+    def wait_for_itself(self, handle: Any, how: str) -> Any:
+        if how == "next":
+            return next(handle.count.options(num_returns="streaming").remote(1))
+        return (rlray.get if how == "get" else rlray.wait)([handle.note.remote("after all")])
 
     def leave(self) -> None:
         rlray.actor.exit_actor()
@@ -290,12 +292,13 @@ def test_a_call_of_an_actor_to_itself_runs_after_the_call_it_is_in() -> None:
     assert happened == ["called", "inner"]
 
 
-def test_waiting_for_oneself_is_an_error_and_not_for_ever() -> None:
+@pytest.mark.parametrize("how", ["get", "wait", "next"])
+def test_waiting_for_oneself_is_an_error_and_not_for_ever(how: str) -> None:
     log = Log.remote()
-    with pytest.raises(RuntimeError, match=r"for ever: note runs once actor Log has finished"):
-        rlray.get(log.wait_for_itself.remote(log))
+    with pytest.raises(RuntimeError, match=r"for ever: \w+ runs once actor Log has finished"):
+        rlray.get(log.wait_for_itself.remote(log, how))
     rlray.get(log.note.remote("alive"))
-    assert happened == ["never", "alive"]
+    assert happened[-1] == "alive"
 
 
 def test_a_coroutine_may_wait_for_a_task_that_calls_its_actor() -> None:

@@ -173,7 +173,7 @@ class Inline(Engine):
             self.values.ask(entries)
             missing = [entry for entry in entries if entry.payload is None]
             if timeout is None:
-                self._check_hope(missing)
+                self.runner.check_hope(missing)
             with self.ledger.lending(self.runner.grant_here()):
                 in_time = self.values.block(
                     lambda: failed() is not None or all(entry.payload is not None for entry in entries),
@@ -189,16 +189,6 @@ class Inline(Engine):
         if (entry := failed()) is not None:
             self.values.unpack(entry.payload or ())
 
-    def _check_hope(self, missing: Sequence[Entry]) -> None:
-        """Raise if this thread would wait for itself for ever."""
-        for entry in missing:
-            job = entry.job
-            if job is not None and job.actor is not None and job.actor.stuck():
-                raise RuntimeError(
-                    f"get would wait for ever: {job.spec.name} runs once actor {job.actor.class_name} has finished the "
-                    "call that this get is part of; return first, or make the class asynchronous"
-                )
-
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
@@ -213,6 +203,8 @@ class Inline(Engine):
                 break
             self.values.ask([entry])
         if not enough():
+            if timeout is None:
+                self.runner.check_hope([entry for entry in entries if entry.payload is None], every=True)
             with self.ledger.lending(self.runner.grant_here()):
                 self.values.block(enough, timeout)
         ready = [ref for ref, entry in zip(refs, entries, strict=True) if entry.payload is not None][:num_returns]

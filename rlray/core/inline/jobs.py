@@ -169,6 +169,17 @@ class Runner:
             return None
         return job.actor.grant if job.actor is not None else job.grant
 
+    def check_hope(self, missing: Sequence[Entry], every: bool = False) -> None:
+        """Raise RuntimeError if this thread would wait for itself for ever: for one of the values, or for every one."""
+        hopeless = [job for entry in missing if (job := entry.job) is not None and job.actor and job.actor.stuck()]
+        if hopeless and (len(hopeless) == len(missing) or not every):
+            job = hopeless[0]
+            assert job.actor is not None
+            raise RuntimeError(
+                f"this would wait for ever: {job.spec.name} runs once actor {job.actor.class_name} has finished the "
+                "call that waits for it here; return first, or make the class asynchronous"
+            )
+
     # -- ending ------------------------------------------------------------------------------------------------------
 
     def succeed(self, job: Job, result: Any) -> None:

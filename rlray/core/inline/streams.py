@@ -168,6 +168,8 @@ class Stream:
         """Wait for the next value and take it; None at the end. Raises TimeoutError."""
         entry = self._refs[0].entry
         self._values.ask([entry])
+        if timeout is None and entry.payload is None:
+            self._runner.check_hope([entry])
         if not self._values.block(lambda: entry.payload is not None, timeout):
             raise TimeoutError(f"the generator gave nothing within {timeout:g} s")
         return self.settled()
