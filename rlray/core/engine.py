@@ -1,6 +1,7 @@
 """The interface between the API and an engine, and the one engine of this process.
 
-An engine runs tasks and actors and keeps their results. ``rlray.core.local`` is the embedded one.
+An engine runs tasks and actors and keeps their results. ``rlray.core.local`` is the embedded one with
+worker processes, ``rlray.core.inline`` runs everything in the calling process.
 """
 
 from __future__ import annotations

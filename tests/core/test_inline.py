@@ -391,6 +391,14 @@ def test_a_generator_is_ready_for_wait_and_its_end_can_be_waited_for() -> None:
     assert [rlray.get(ref) for ref in values] == [0, 1, 2]
 
 
+def test_a_program_with_an_event_loop_reads_generators_and_awaits() -> None:
+    async def main() -> list[int]:
+        return [await ref async for ref in count.remote(3)]
+
+    assert asyncio.run(main()) == [0, 1, 2]
+    assert happened == [0, 1, 2, "closed"]
+
+
 def test_the_error_of_a_generator_is_its_last_value() -> None:
     first, last = count.remote(1, "at the end")
     assert rlray.get(first) == 0
