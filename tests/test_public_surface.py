@@ -19,6 +19,7 @@ SURFACE = {
     "available_resources",
     "cancel",
     "cluster_resources",
+    "empty",
     "envs",
     "exceptions",
     "get",

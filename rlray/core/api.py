@@ -7,12 +7,15 @@ import inspect
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlray.core import engine as engines
 from rlray.core.engine import Context, Engine
 from rlray.core.refs import ObjectRef
 from rlray.core.remote import ActorClass, ActorHandle, RemoteFunction
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _init_lock = threading.Lock()
 
@@ -23,6 +26,7 @@ def init(
     num_gpus: float | None = None,
     resources: Mapping[str, float] | None = None,
     object_store_memory: int | None = None,
+    object_spilling_directory: str | os.PathLike[str] | None = None,
     namespace: str | None = None,
     ignore_reinit_error: bool = False,
     log_to_driver: bool = True,
@@ -40,6 +44,8 @@ def init(
         num_gpus: How many GPUs; those that CUDA may use by default.
         resources: Amounts of further resources by name, for tasks and actors that ask for them.
         object_store_memory: Bytes of shared memory at most; 30 % of the machine's by default. Taken only as used.
+        object_spilling_directory: Where values go that do not fit in memory; a folder of the run in the place for
+            temporary files by default. What was written there is removed at the end.
         namespace: Where named actors live if nothing else is said; one of its own by default.
         ignore_reinit_error: Do nothing if the runtime is up, instead of raising.
         log_to_driver: Print what workers print, prefixed ``(name pid=...)``.
@@ -64,6 +70,7 @@ def init(
             num_gpus=num_gpus,
             resources=resources,
             object_store_memory=object_store_memory,
+            object_spilling_directory=object_spilling_directory,
             namespace=namespace,
             log_to_driver=log_to_driver,
             log_dir=log_dir,
@@ -143,6 +150,25 @@ def put(value: Any) -> ObjectRef:
             "put() takes a value, got a reference; pass the reference itself on, or wrap it in a list: put([ref])"
         )
     return ensure_running().put(value)
+
+
+def empty(shape: int | Sequence[int], dtype: Any = float, *, order: Literal["C", "F"] = "C") -> np.ndarray[Any, Any]:
+    """An array of arbitrary content that already lies in the object store, as ``numpy.empty``.
+
+    Guarantees: when the whole array (or a reshaped or transposed view of all of it, or a tensor that shares its memory)
+    is returned from a task or an actor's method, or given to `put`, alone or inside another value, nothing is copied,
+    and the array is read-only from then on. Giving it away again shares the same memory. Its memory is free again
+    when the array, its views, and all values that it is part of are gone. Of an array that was only partly given
+    away, that part is copied as usual, and the array stays writable. Arrays of up to 100 KB, which travel inside
+    messages, are ordinary ones of numpy.
+
+    Do not write through views made before the array was given away: numpy does not know them, so they stay writable,
+    and readers would see what is written.
+
+    Raises: TypeError for a dtype that holds Python objects; ValueError for another order than "C" or "F", or a
+    shape that numpy refuses; ObjectStoreFullError if there is no room.
+    """
+    return ensure_running().empty(shape, dtype, order)  # type: ignore[no-any-return]
 
 
 def wait(
@@ -298,6 +324,7 @@ __all__ = [
     "available_resources",
     "cancel",
     "cluster_resources",
+    "empty",
     "get",
     "get_actor",
     "get_gpu_ids",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from rlray.core.refs import ObjectRef
 from rlray.core.resources import Shape
@@ -92,6 +92,10 @@ class Engine(ABC):
     @abstractmethod
     def put(self, value: Any) -> ObjectRef:
         """Store a value, copied once."""
+
+    @abstractmethod
+    def empty(self, shape: Any, dtype: Any, order: Literal["C", "F"]) -> Any:
+        """An array that lies where `put` would copy it to."""
 
     @abstractmethod
     def wait(

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import cloudpickle
 
@@ -60,7 +60,7 @@ class Client(Engine):
         self.hooks: Hooks | None = None
         self.loop = Loop(settings.secret, self._handle, self._lost, self._idle)
         self.references = References(process, self.post, self._free, self._released, self.loop.attend, self._future)
-        self.values = Values(settings, self.references, self._ask, self.loop)
+        self.values = Values(settings, self.references, self._ask, self.post, self.loop)
         self.submitter = Submitter(self, settings.total)
         self.actors = ActorCalls(self)
         self.tasks: dict[bytes, Task] = {}
@@ -490,7 +490,8 @@ class Client(Engine):
         self.loop.drain(process)  # what it had finished before it died is not lost
         self._peers.pop(process, None)
         self.submitter.worker_gone(process, reason)
-        self.tell_node(("settled", process, self.references.peer_gone(process)))
+        self.references.peer_gone(process)
+        self.values.peer_gone(process)
         self.loop.changed()
 
     def _lost(self, connection: Connection) -> None:
@@ -506,10 +507,28 @@ class Client(Engine):
 
     def _idle(self) -> None:
         self.references.sweep()
+        self.values.extents.sweep()
 
     def _free(self, payload: Payload) -> None:
-        if payload[0] == "stored":
-            self.tell_node(("free", payload[1]))
+        self.values.free(payload)
+
+    # -- memory ------------------------------------------------------------------------------------------------------
+
+    def empty(self, shape: Any, dtype: Any, order: Literal["C", "F"]) -> Any:
+        self._check_alive()
+        return self.values.empty(shape, dtype, order)
+
+    def _on_free(self, sender: int, extents: tuple[int, ...]) -> None:
+        self.values.extents.returned(sender, extents)
+
+    def _on_short(self, node: int) -> None:
+        self.values.extents.give_up()
+
+    def _on_room(self, node: int) -> None:
+        self.values.extents.room()
+
+    def _on_spill(self, node: int, needed: int) -> None:
+        self.values.make_room(needed, lambda moved, kept: self.tell_node(("spilled", moved, kept)))
 
     def _released(self, object_id: bytes) -> None:
         detached, _ = self._own_actors.get(object_id, (True, None))

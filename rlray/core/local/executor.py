@@ -228,18 +228,26 @@ class Executor:
                     f"return a tuple or list of {job.num_returns}"
                 )
             results = result
-        packed = []
-        for value in results:
-            try:
-                whole = serialize(value)
-            except Exception as why:  # user-defined pickling may raise anything
-                raise TypeError(f"the result of {job.name} cannot be pickled: {why}") from why
-            payload = self._client.values.place(whole)
+        packed: list[Any] = []
+        try:
+            for value in results:
+                packed.append(self._pack(job, value))  # noqa: PERF401
+        except BaseException:  # no memory must be lost with those that are packed already
             with self._client.loop.lock:
-                if payload[0] == "stored":  # told before the answer leaves: the extent is the caller's from here on
-                    self._client.tell_node(("transfer", payload[1], job.caller))
-                packed.append((payload, self._client.references.grant(whole.refs, job.caller)))
+                for payload, _ in packed:
+                    self._client.values.withdraw(payload, job.caller)
+            raise
         return packed
+
+    def _pack(self, job: Job, value: Any) -> tuple[Payload, list[bytes]]:
+        try:
+            whole = serialize(value)
+        except Exception as why:  # user-defined pickling may raise anything
+            raise TypeError(f"the result of {job.name} cannot be pickled: {why}") from why
+        payload = self._client.values.place(whole)
+        with self._client.loop.lock:
+            self._client.values.lend(payload, job.caller)
+            return payload, self._client.references.grant(whole.refs, job.caller)
 
     def _failure(self, job: Job, error: BaseException) -> Payload:
         where = f"pid={os.getpid()}" + (f", actor {self._actor.class_name}" if self._actor is not None else "")

@@ -68,7 +68,8 @@ class Driver(Client):
             self._zygote.send_signal(signal.SIGKILL)  # its children follow
             self._zygote.wait()
         os.close(self.settings.store_fd)
-        shutil.rmtree(self.settings.directory, ignore_errors=True)
+        for directory in (self.settings.directory, self.settings.spill_directory):
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def start(
@@ -77,6 +78,7 @@ def start(
     num_gpus: float | None,
     resources: Mapping[str, float] | None,
     object_store_memory: int | None,
+    object_spilling_directory: str | os.PathLike[str] | None,
     namespace: str | None,
     log_to_driver: bool,
     log_dir: str | os.PathLike[str] | None,
@@ -93,16 +95,18 @@ def start(
     directory = tempfile.mkdtemp(prefix="rlray-", dir=_short_temp())
     logs = Path(log_dir) if log_dir is not None else Path(directory) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
+    job_id = secrets.token_hex(4)
     settings = RunSettings(
         secret=secrets.token_bytes(32),
         directory=directory,
         log_directory=str(logs.resolve()),
+        spill_directory=str(Path(object_spilling_directory or directory).resolve() / f"spilled-{job_id}"),
         store_fd=create_file(capacity),
         store_capacity=capacity,
         total=total,
         gpus=tuple(gpus),
         namespace=namespace or uuid.uuid4().hex,
-        job_id=secrets.token_hex(4),
+        job_id=job_id,
         node_id=uuid.uuid4().hex,
         driver_pid=os.getpid(),
         sys_path=tuple(sys.path),

@@ -12,6 +12,7 @@ from rlray.core.exceptions import ActorDiedError
 from rlray.core.local import scheduler as plan
 from rlray.core.local.logs import LogHub
 from rlray.core.local.loop import Loop
+from rlray.core.local.shortage import Shortage
 from rlray.core.local.store import Arena, Extents
 from rlray.core.local.wire import Connection, Message
 from rlray.core.local.zygote import DRIVER, FIRST_WORKER, NODE, RunSettings
@@ -41,7 +42,7 @@ class Node:
         self._logs = LogHub(settings.log_directory)
         self._pids: dict[int, int] = {}
         self._unsettled: dict[int, set[int]] = {}  # dead process -> who has not said yet what of its memory is in use
-        self._claims: dict[int, set[int]] = {}  # extent of a dead process -> who still reads it
+        self._shortage = Shortage(self._extents, lambda: list(self._clients), self._send, self._describe)
         self._stop = False
         self._log_key = b""
         self._loop.listen(settings.socket_path(NODE))
@@ -132,30 +133,26 @@ class Node:
         self._last_alloc = time.monotonic()
         taken = self._extents.alloc(size, client)
         if taken is None:
-            largest = [(size, self._describe(who)) for size, who in self._extents.largest(3)]
-            self._send(client, ("reply", ticket, (self._extents.used, self._extents.capacity, largest)))
+            self._send(client, ("reply", ticket, self._shortage.refused(client, size)))
         else:
             self._send(client, ("reply", ticket, taken))
 
-    def _on_transfer(self, client: int, extent: int, to: int) -> None:
-        if to in self._clients:
-            self._extents.transfer(extent, to)
-        else:  # the one who asked for this result died meanwhile
-            self._extents.free(extent)
+    def _on_spilled(self, client: int, moved: int, kept: str) -> None:
+        self._shortage.answered(client, moved, kept)
 
-    def _on_free(self, client: int, extent: int) -> None:
-        claims = self._claims.get(extent)
-        if claims is not None:
-            claims.discard(client)
-            if claims:
-                return
-            del self._claims[extent]
-        self._extents.free(extent)
+    def _on_free(self, client: int, extents: Iterable[int]) -> None:
+        for extent in extents:
+            if self._extents.free(extent, client):
+                self._shortage.freed()
 
-    def _on_settled(self, client: int, dead: int, in_use: list[int]) -> None:
-        """``client`` has noticed the death of ``dead`` and still reads these extents of its."""
+    def _on_settled(self, client: int, dead: int, in_use: list[int], lent: list[int]) -> None:
+        """``client`` has noticed the death of ``dead``: it still reads extents ``in_use``, and in the extents ``lent``
+        of its own lie values of the dead, which others may read.
+        """
+        for extent in lent:
+            self._extents.hold(extent, dead)
         for extent in in_use:
-            self._claims.setdefault(extent, set()).add(client)
+            self._extents.hold(extent, client)
         self._settle(dead, client)
 
     def _on_stop(self, client: int) -> None:
@@ -193,8 +190,7 @@ class Node:
             self._send(client, ("gone", worker, reason))
         for dead in list(self._unsettled):
             self._settle(dead, worker)
-        for extent in [extent for extent, claims in self._claims.items() if worker in claims]:
-            self._on_free(worker, extent)
+        self._shortage.gone(worker)
 
     def _settle(self, dead: int, client: int) -> None:
         """Free a dead process's memory once nobody is left who has not said whether it still reads there."""
@@ -204,9 +200,7 @@ class Node:
         waiting_for.discard(client)
         if not waiting_for:
             del self._unsettled[dead]
-            for extent in self._extents.held_by(dead):
-                if extent not in self._claims:
-                    self._extents.free(extent)
+            self._on_free(dead, self._extents.held_by(dead))
 
     def _lost(self, connection: Connection) -> None:
         if connection.peer in (DRIVER, _ZYGOTE):

@@ -17,13 +17,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlray.core.exceptions import ObjectLostError, OwnerDiedError
-from rlray.core.local.store import Layout
+from rlray.core.local.store import Part
 from rlray.core.local.wire import Message
 from rlray.core.refs import ObjectRef
 from rlray.core.serialization import dumps_error
 
 Payload = tuple[Any, ...]
-"""Where a value is: ``("inline", pickle, [buffers])``, ``("stored", extent, offset, layout)``, ``("error", bytes)``."""
+"""Where a value is: ``("inline", pickle, [buffers])``, ``("stored", home, extents, parts)``,
+``("spilled", path, parts)`` or ``("error", bytes)``. ``home`` is the process that is told when the value is gone, the
+first of ``parts`` is the pickle.
+"""
 
 _PUT_INDEX = b"\xff\xff"
 
@@ -38,9 +41,9 @@ def task_of(object_id: bytes) -> bytes:
     return object_id[:10]
 
 
-def stored(extent: int, offset: int, layout: Layout) -> Payload:
+def stored(home: int, extents: tuple[int, ...], parts: tuple[Part, ...]) -> Payload:
     """The payload of a value that lies in the store."""
-    return ("stored", extent, offset, layout)
+    return ("stored", home, extents, parts)
 
 
 @dataclass(slots=True)
@@ -55,6 +58,7 @@ class Entry:
     credits: int = 0  # borrower's: given back with the last local reference
     fetching: bool = False  # borrower's: the owner has been asked
     claimed: bool = False  # borrower's: its owner died, and the extent is now this process's to free
+    movable: bool = True  # owner's: the payload stands nowhere else, so the value may go to disk
 
 
 class References:
@@ -247,18 +251,33 @@ class References:
             self._free(entry.payload)
         self._released(object_id)
 
-    def peer_gone(self, process: int) -> list[int]:
-        """A process died: its credits are void, its values lost. Returns extents of its that are still in use here."""
+    def is_gone(self, process: int) -> bool:
+        """Whether a process is known to be dead."""
+        return process in self._gone
+
+    def peer_gone(self, process: int) -> None:
+        """A process died: its credits are void, its values that are not here are lost."""
         self._gone.add(process)
-        claimed = []
         for object_id, entry in list(self.entries.items()):
             if owner_of(object_id) == self.me:
                 if entry.holders.pop(process, None) is not None:
                     self._maybe_free(object_id, entry)
-            elif owner_of(object_id) == process:
-                if entry.payload is None:
-                    self.resolve(object_id, self._lost_payload(object_id), [])
-                elif entry.payload[0] == "stored":
-                    entry.claimed = True
-                    claimed.append(int(entry.payload[1]))
+            elif owner_of(object_id) == process and entry.payload is None:
+                self.resolve(object_id, self._lost_payload(object_id), [])
+
+    def claim_extents(self, process: int) -> list[int]:
+        """Make this process the home of extents that a dead one leaves behind; returns them, once per value.
+
+        Those are what the dead process owned and this one has a reference to, and what this one owns and lies in
+        extents whose home was the dead process. Called once for each death, after `peer_gone`.
+        """
+        claimed: list[int] = []
+        for object_id, entry in self.entries.items():
+            if entry.payload is None or entry.payload[0] != "stored":
+                continue
+            owner = owner_of(object_id)
+            if owner == process or (owner == self.me and entry.payload[1] == process):
+                entry.claimed |= owner == process
+                entry.payload = stored(self.me, *entry.payload[2:])
+                claimed += entry.payload[2]
         return claimed

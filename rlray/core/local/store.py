@@ -7,21 +7,23 @@ out extents of pages (`Extents`); whoever was handed one writes and reads throug
 from __future__ import annotations
 
 import bisect
+import ctypes
 import mmap
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rlray.core.serialization import Serialized
-
 INLINE_LIMIT = 100_000  # bytes: smaller values travel inside messages
 PAGE = mmap.PAGESIZE
 MIN_CAPACITY = 1 << 20  # bytes
 _ALIGN = 64  # bytes: buffers start on cache lines
+_LARGE = 1 << 16  # bytes: copies from here on let other threads run meanwhile
 
-Layout = tuple[int, ...]
-"""Lengths in bytes of the pickle and of each buffer, as they lie in an extent."""
+Part = bytes | tuple[int, int]
+"""A piece of a stored value: the bytes themselves, or (offset, length) where they lie in a file."""
+
+Buffer = bytes | memoryview
 
 
 def create_file(capacity: int) -> int:
@@ -41,43 +43,66 @@ def default_capacity() -> int:
     return int(total * 0.3) // PAGE * PAGE
 
 
-def _aligned(size: int) -> int:
-    return -(-size // _ALIGN) * _ALIGN
+def lay_out(sizes: Sequence[int], offset: int = 0) -> tuple[list[tuple[int, int]], int]:
+    """Where pieces of these sizes lie, one after the other from ``offset`` on, and where the last one ends."""
+    spans = []
+    for size in sizes:
+        spans.append((offset, size))
+        offset += -(-size // _ALIGN) * _ALIGN
+    return spans, offset
+
+
+def whole_pages(size: int) -> int:
+    """The bytes that an extent for ``size`` bytes takes."""
+    return max(PAGE, -(-size // PAGE) * PAGE)
 
 
 class Arena:
     """This process's mapping of the store."""
 
     def __init__(self, fd: int, capacity: int) -> None:
+        self._fd = fd
         self._map = mmap.mmap(fd, capacity)
         self._view = memoryview(self._map)
+        self._start = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
 
-    @staticmethod
-    def layout(value: Serialized) -> tuple[Layout, int]:
-        """How a value will lie in an extent, and the bytes it needs."""
-        lengths = (len(value.data), *(buffer.nbytes for buffer in value.buffers))
-        return lengths, sum(map(_aligned, lengths))
+    def write(self, offset: int, piece: Buffer) -> None:
+        """Copy a piece to ``offset``: the one copy of its life."""
+        size = memoryview(piece).nbytes
+        if size < _LARGE:
+            self._view[offset : offset + size] = piece
+        else:
+            from rlray.core.local.views import copy  # numpy, which a small program never needs
 
-    def write(self, offset: int, value: Serialized) -> None:
-        """Copy a value to ``offset``: the one copy of its life."""
-        for part in (memoryview(value.data), *value.buffers):
-            self._view[offset : offset + part.nbytes] = part
-            offset += _aligned(part.nbytes)
+            copy(self._view[offset : offset + size], piece)
 
-    def read(self, offset: int, layout: Layout, keep: object) -> tuple[memoryview, list[memoryview]]:
-        """The pickle and the read-only buffers at ``offset``, without a copy.
+    def bytes_at(self, offset: int, size: int) -> memoryview:
+        """The bytes at ``offset``, for immediate use: nothing keeps them from being reused."""
+        return self._view[offset : offset + size]
+
+    def read(self, parts: Sequence[Part], keep: object) -> tuple[Buffer, list[Buffer]]:
+        """The pickle and the read-only buffers of a value, without a copy.
 
         ``keep`` stays referenced as long as any view of the buffers lives, so that the extent is not reused under it.
         """
-        from rlray.core.local.views import pinned  # numpy, which a small program never needs
+        from rlray.core.local.views import pinned
 
-        data = self._view[offset : offset + layout[0]]
-        offset += _aligned(layout[0])
-        buffers = []
-        for size in layout[1:]:
-            buffers.append(pinned(self._map, offset, size, keep))
-            offset += _aligned(size)
-        return data, buffers
+        head, *rest = parts
+        data = head if isinstance(head, bytes) else self.bytes_at(*head)
+        return data, [part if isinstance(part, bytes) else pinned(self._map, self._fd, *part, keep) for part in rest]
+
+    def writable(self, offset: int, size: int, keep: object) -> memoryview:
+        """Bytes of the store to write to; ``keep`` stays referenced as long as any view of them lives."""
+        from rlray.core.local.views import pinned
+
+        return pinned(self._map, self._fd, offset, size, keep, writable=True)
+
+    def offset_of(self, buffer: memoryview) -> int | None:
+        """Where a buffer lies in the store; None if it lies elsewhere."""
+        from rlray.core.local.views import address
+
+        offset = address(buffer) - self._start
+        return offset if 0 <= offset < len(self._map) else None
 
     def give_back(self, offset: int, size: int) -> None:
         """Return free pages to the kernel; they read as zeros afterwards."""
@@ -88,14 +113,15 @@ class Arena:
 class Extents:
     """Which pages of the store are taken, and by whom: a first-fit allocator over ``capacity`` bytes.
 
-    Low addresses are used first, so that warm pages are used again. An id is never used twice: freeing or
-    transferring an extent that is gone already does nothing, in whatever order messages arrive.
+    Low addresses are used first, so that warm pages are used again. Pages are free again when the last of an
+    extent's holders has freed it. An id is never used twice, and a process holds an extent once or not at all: freeing
+    what is not held does nothing, in whatever order messages arrive.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity // PAGE * PAGE
         self._free: list[tuple[int, int]] = [(0, self.capacity)]  # (offset, size), by offset, never adjacent
-        self._taken: dict[int, tuple[int, int, int]] = {}  # id -> (offset, size, holder)
+        self._taken: dict[int, tuple[int, int, set[int]]] = {}  # id -> (offset, size, holders)
         self._touched = 0  # no page from here on belongs to the file yet
         self._dirty = False  # something was freed since the last trim
         self._next = 1
@@ -107,7 +133,7 @@ class Extents:
 
     def alloc(self, size: int, holder: int) -> tuple[int, int] | None:
         """Take pages for ``size`` bytes; returns (id, offset), or None if no free run is long enough."""
-        size = max(PAGE, -(-size // PAGE) * PAGE)
+        size = whole_pages(size)
         for i, (offset, room) in enumerate(self._free):
             if room >= size:
                 if room == size:
@@ -115,23 +141,25 @@ class Extents:
                 else:
                     self._free[i] = (offset + size, room - size)
                 extent, self._next = self._next, self._next + 1
-                self._taken[extent] = (offset, size, holder)
+                self._taken[extent] = (offset, size, {holder})
                 self._touched = max(self._touched, offset + size)
                 return extent, offset
         return None
 
-    def transfer(self, extent: int, holder: int) -> None:
-        """Let another process hold the extent."""
+    def hold(self, extent: int, holder: int) -> None:
+        """One more process holds the extent."""
         if extent in self._taken:
-            offset, size, _ = self._taken[extent]
-            self._taken[extent] = (offset, size, holder)
+            self._taken[extent][2].add(holder)
 
-    def free(self, extent: int) -> None:
-        """Give the pages back."""
-        taken = self._taken.pop(extent, None)
-        if taken is None:
-            return
-        offset, size, _ = taken
+    def free(self, extent: int, holder: int) -> bool:
+        """A process holds the extent no longer; True if its pages are free now."""
+        offset, size, holders = self._taken.get(extent, (0, 0, set()))
+        if holder not in holders:
+            return False
+        holders.discard(holder)
+        if holders:
+            return False
+        del self._taken[extent]
         self._dirty = True
         i = bisect.bisect(self._free, (offset,))
         if i < len(self._free) and self._free[i][0] == offset + size:
@@ -141,14 +169,11 @@ class Extents:
             self._free[i - 1] = (offset, before + size)
         else:
             self._free.insert(i, (offset, size))
+        return True
 
     def held_by(self, holder: int) -> list[int]:
         """Ids of the extents a process holds."""
-        return [extent for extent, (_, _, who) in self._taken.items() if who == holder]
-
-    def largest(self, count: int) -> list[tuple[int, int]]:
-        """The largest extents as (bytes, holder), largest first."""
-        return sorted(((size, who) for _, size, who in self._taken.values()), reverse=True)[:count]
+        return [extent for extent, (_, _, holders) in self._taken.items() if holder in holders]
 
     def trim(self) -> Iterator[tuple[int, int]]:
         """Free runs whose pages may be given back to the kernel, as (offset, size); nothing if nothing was freed."""
@@ -172,6 +197,7 @@ class Extents:
             assert not (last_free and not taken), "adjacent free runs were not merged"
             at, last_free = offset + size, not taken
         assert at == self.capacity
+        assert all(holders for _, _, holders in self._taken.values()), "an extent without a holder"
 
 
 def split(buffers: Sequence[Any]) -> list[bytes]:
