@@ -24,6 +24,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from rlray.core.hints import hint
+
 __all__ = [
     "ActorDiedError",
     "ActorUnavailableError",
@@ -181,5 +183,5 @@ def task_error(function_name: str, error: BaseException, where: str) -> RayTaskE
     tb = error.__traceback__
     while tb is not None and "/rlray/core/" in tb.tb_frame.f_code.co_filename.replace("\\", "/"):
         tb = tb.tb_next
-    text = "".join(traceback.format_exception(type(error), error, tb or error.__traceback__))
+    text = "".join(traceback.format_exception(type(error), error, tb or error.__traceback__)) + hint(error)
     return RayTaskError(function_name, text, error, where)

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rlray.core.exceptions import RaySystemError
+from rlray.core.hints import DriverHints
 from rlray.core.local.client import Client
 from rlray.core.local.logs import LogPrinter
 from rlray.core.local.store import MIN_CAPACITY, PAGE, create_file, default_capacity
@@ -35,6 +36,7 @@ class Driver(Client):
 
     def __init__(self, settings: RunSettings) -> None:
         self._printer: LogPrinter | None = None
+        self._hints: DriverHints | None = None
         self._owner_pid = os.getpid()
         self._zygote, self._lifeline, node = _start_zygote(settings)
         super().__init__(settings, DRIVER, node)
@@ -50,6 +52,7 @@ class Driver(Client):
         if settings.log_to_driver:
             self._printer = LogPrinter(f"ipc://{settings.directory}/logs.sock", self.log_key)
         self.loop.start_background()
+        self._hints = DriverHints()
 
     def shutdown(self) -> None:
         if (
@@ -61,6 +64,8 @@ class Driver(Client):
             if self._printer is not None:
                 self._printer.close(_STOP_TIMEOUT)
         super().shutdown()
+        if self._hints is not None:
+            self._hints.remove()
         self._lifeline.close()  # the zygote's sign to end everything, if the node has not told it yet
         try:
             self._zygote.wait(_STOP_TIMEOUT)

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from rlray.core.exceptions import ActorDiedError
 from rlray.core.local import scheduler as plan
+from rlray.core.local import spill
 from rlray.core.local.logs import LogHub
 from rlray.core.local.loop import Loop
 from rlray.core.local.shortage import Shortage
@@ -201,6 +202,7 @@ class Node:
         if not waiting_for:
             del self._unsettled[dead]
             self._on_free(dead, self._extents.held_by(dead))
+            spill.forget_all(self._settings.spill_directory, dead)
 
     def _lost(self, connection: Connection) -> None:
         if connection.peer in (DRIVER, _ZYGOTE):

@@ -109,7 +109,7 @@ class Spiller:
     def _write(self, object_id: bytes, payload: Payload) -> Payload:
         """Write a value to a file of its own; returns the payload that names it. Nothing is left if it fails."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = str(self._directory / object_id.hex())
+        path = self._path(object_id)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             inside = [part for part in payload[3] if not isinstance(part, bytes)]
@@ -125,6 +125,30 @@ class Spiller:
             os.close(fd)
         new = iter(spans)
         return ("spilled", path, tuple(part if isinstance(part, bytes) else next(new) for part in payload[3]))
+
+    def _path(self, object_id: bytes) -> str:
+        return str(self._directory / f"{_prefix(self._references.me)}{object_id.hex()}")
+
+    def inherit(self, object_id: bytes, payload: Payload) -> Payload:
+        """The owner of a value on disk died: a payload that names the file in this process's name.
+
+        Where the file system cannot do that, the value goes with its owner.
+        """
+        path = self._path(object_id)
+        with suppress(OSError):
+            os.link(payload[1], path)
+        return ("spilled", path, payload[2])
+
+
+def _prefix(process: int) -> str:
+    """What the names of a process's files begin with."""
+    return f"{process:08x}-"
+
+
+def forget_all(directory: str, process: int) -> None:
+    """Remove the files of a dead process, once all others have had the time to `Spiller.inherit`."""
+    for path in Path(directory).glob(f"{_prefix(process)}*"):
+        path.unlink(missing_ok=True)
 
 
 def _write_all(fd: int, data: memoryview, offset: int) -> None:

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
-from rlray.core.exceptions import RayTaskError
+from rlray.core.exceptions import ObjectLostError, RayTaskError
 from rlray.core.local import spill
 from rlray.core.local.allocation import Allocator
 from rlray.core.local.loop import Loop
 from rlray.core.local.made import MadeArrays
-from rlray.core.local.references import Payload, References, stored
+from rlray.core.local.references import Payload, References, owner_of, stored
 from rlray.core.local.spill import Spiller
 from rlray.core.local.store import INLINE_LIMIT, Arena, Buffer, Part, lay_out, split
 from rlray.core.local.wire import Message
@@ -66,6 +66,7 @@ class Values:
             ask, post, loop, settings.store_capacity, self._spiller.make_room, self._spiller.why_not
         )
         self._made = MadeArrays(self._arena, self.extents)
+        self.recover: Callable[[ObjectRef], bool] | None = None  # makes a value again whose file is gone, if it can
 
     def put(self, value: Serialized) -> ObjectRef:
         """Own a value from now on."""
@@ -157,6 +158,9 @@ class Values:
         """A process died: say which of its extents are in use here, and in which of ours values of its lie."""
         claimed = self._references.claim_extents(process)
         self.extents.adopt(claimed)
+        for object_id, entry in self._references.entries.items():
+            if owner_of(object_id) == process and entry.payload is not None and entry.payload[0] == "spilled":
+                entry.payload, entry.claimed = self._spiller.inherit(object_id, entry.payload), True
         self._post(NODE, ("settled", process, claimed, self.extents.owner_gone(process)))
         self.extents.forget_owner(process)
 
@@ -183,7 +187,18 @@ class Values:
             payload = self._references.entries[ref.binary()].payload
             assert payload is not None
             keep = self._pin(ref) if payload[0] == "stored" else ref
+        if payload[0] == "spilled":
+            return self._load_spilled(payload, ref)
         return self.unpack(payload, keep)
+
+    def _load_spilled(self, payload: Payload, ref: ObjectRef) -> Any:
+        try:
+            pieces = spill.read(payload)
+        except ObjectLostError:
+            if self.recover is None or not self.recover(ref):
+                raise
+            return self.load(ref)
+        return deserialize(*pieces)
 
     def _pin(self, ref: ObjectRef) -> _Pin:
         pin = self._pins.get(ref.binary())
@@ -198,8 +213,6 @@ class Values:
             return deserialize(payload[1], payload[2])
         if kind == "stored":
             return deserialize(*self._arena.read(payload[3], keep))
-        if kind == "spilled":
-            return deserialize(*spill.read(payload))
         error = pickle.loads(payload[1])
         raise error.as_instanceof_cause() if isinstance(error, RayTaskError) else error
 
