@@ -27,7 +27,7 @@ _MOST_KEPT = 16  # extents
 _SHARE_KEPT = 8  # at most this part of the store is kept warm by one process: an eighth
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Extent:
     """Pages of the store whose home is this process."""
 
@@ -48,14 +48,17 @@ class Allocator:
         post: Callable[[int, Message], None],
         loop: Loop,
         capacity: int,
+        let_go: Callable[[], None],
         make_room: Callable[[int], int],
         why_not: Callable[[], str],
     ) -> None:
         self._ask, self._post, self._loop, self._capacity = ask, post, loop, capacity
+        self._let_go = let_go  # frees the values whose references were dropped
         self._make_room = make_room  # moves idle values of this process to disk; returns bytes
         self._why_not = why_not  # what keeps the rest in memory, in words
         self._extents: dict[int, Extent] = {}
         self._warm: deque[Extent] = deque()  # unused, the one used last at the end
+        self._warm_bytes = 0
         self._lent: dict[int, Counter[int]] = {}  # owner -> extents with values of its
         self._dropped: deque[int] = deque()
         self._room = False  # the node has said that something was freed
@@ -106,10 +109,12 @@ class Allocator:
         )
 
     def _from_warm(self, size: int) -> Extent | None:
+        self._let_go()
         self.sweep()
         for extent in reversed(self._warm):
             if size <= extent.size <= size + size // 8:
                 self._warm.remove(extent)
+                self._warm_bytes -= extent.size
                 extent.uses = 1
                 return extent
         return None
@@ -140,8 +145,9 @@ class Allocator:
                 self._give_back(extent)
             else:
                 self._warm.append(extent)
-        while len(self._warm) > _MOST_KEPT or sum(extent.size for extent in self._warm) > self._capacity // _SHARE_KEPT:
-            self._give_back(self._warm.popleft())
+                self._warm_bytes += extent.size
+        while len(self._warm) > _MOST_KEPT or self._warm_bytes > self._capacity // _SHARE_KEPT:
+            self._cool()
         if self._warm and not self._aging:
             self._aging = True
             self._loop.call_later(_KEPT, self._age)
@@ -166,12 +172,17 @@ class Allocator:
         self.sweep()
         some = bool(self._warm)
         while self._warm:
-            self._give_back(self._warm.pop())
+            self._cool()
         return some
 
     def room(self) -> None:
         """The node says that something was freed."""
         self._room = True
+
+    def _cool(self) -> None:
+        extent = self._warm.popleft()
+        self._warm_bytes -= extent.size
+        self._give_back(extent)
 
     def _give_back(self, extent: Extent) -> None:
         del self._extents[extent.id]
@@ -181,7 +192,7 @@ class Allocator:
         self._aging = False
         now = time.monotonic()
         while self._warm and self._warm[0].since <= now - _KEPT:
-            self._give_back(self._warm.popleft())
+            self._cool()
         if self._warm:
             self._aging = True
             self._loop.call_later(self._warm[0].since + _KEPT - now, self._age)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from rlray.core.local.allocation import Allocator
+from rlray.core.local.allocation import Allocator, Extent
 from rlray.core.local.store import INLINE_LIMIT, Arena
 
 if TYPE_CHECKING:
@@ -14,13 +16,22 @@ if TYPE_CHECKING:
 
 
 class _Use:
-    """Kept by every view of an array: tells when the last one goes."""
+    """The memory of an array; kept by every view of it, and tells when the last one goes.
 
-    __slots__ = ("__weakref__", "_dropped", "array", "extent", "nbytes")
+    It is no buffer, so that numpy lets nobody make the array writable again once it is read-only.
+    """
 
-    def __init__(self, extent: int, nbytes: int, dropped: Callable[[int], None]) -> None:
-        self.extent, self.nbytes, self._dropped = extent, nbytes, dropped
+    def __init__(self, extent: Extent, nbytes: int, arena: Arena, dropped: Callable[[int], None]) -> None:
+        self.extent, self.nbytes = extent.id, nbytes
         self.array: weakref.ref[np.ndarray[Any, Any]] | None = None
+        self.__array_interface__ = {
+            "data": (arena.address_of(extent.offset), False),
+            "shape": (nbytes,),
+            "typestr": "|u1",
+            "version": 3,
+        }
+        self._arena = arena  # the mapping outlives the run as long as an array does
+        self._dropped = dropped
 
     def __del__(self) -> None:
         self._dropped(self.extent)
@@ -42,14 +53,13 @@ class MadeArrays:
             raise TypeError(f"empty() makes arrays of numbers, got dtype {kind}; use numpy.empty for Python objects")
         if order not in ("C", "F"):
             raise ValueError(f"order of empty() must be 'C' or 'F', got {order!r}")
-        shape = tuple(shape) if hasattr(shape, "__len__") else (shape,)
-        nbytes = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
-        if nbytes <= INLINE_LIMIT:
-            return np.empty(shape, kind, order)
+        lengths = [operator.index(n) for n in shape] if isinstance(shape, Iterable) else [operator.index(shape)]
+        nbytes = math.prod(lengths) * kind.itemsize
+        if nbytes <= INLINE_LIMIT or min(lengths) < 0:  # numpy refuses a negative one
+            return np.empty(lengths, kind, order)
         extent = self._extents.take(nbytes)
-        use = _Use(extent.id, nbytes, self._extents.dropped)
-        flat = np.frombuffer(self._arena.writable(extent.offset, nbytes, use), kind)
-        array: np.ndarray[Any, Any] = flat.reshape(shape, order=order)
+        use = _Use(extent, nbytes, self._arena, self._extents.dropped)
+        array: np.ndarray[Any, Any] = np.asarray(use).view(kind).reshape(lengths, order=order)
         use.array = weakref.ref(array)
         self._made[extent.offset] = use
         return array

@@ -13,8 +13,8 @@ from rlray.core.local import scheduler as plan
 from rlray.core.local import spill
 from rlray.core.local.logs import LogHub
 from rlray.core.local.loop import Loop
-from rlray.core.local.shortage import Shortage
-from rlray.core.local.store import Arena, Extents
+from rlray.core.local.memory import Memory
+from rlray.core.local.store import Arena
 from rlray.core.local.wire import Connection, Message
 from rlray.core.local.zygote import DRIVER, FIRST_WORKER, NODE, RunSettings
 from rlray.core.resources import UNIT, Shape, amounts
@@ -37,13 +37,17 @@ class Node:
         self._scheduler = plan.Scheduler(
             settings.total, settings.gpus, FIRST_WORKER, max_idle=max(4, dict(settings.total).get("CPU", 0) // UNIT)
         )
-        self._extents = Extents(settings.store_capacity)
+        self._memory = Memory(
+            settings.store_capacity,
+            lambda: list(self._clients),
+            self._send,
+            self._describe,
+            lambda dead: spill.forget_all(settings.spill_directory, dead),
+        )
         self._arena = Arena(settings.store_fd, settings.store_capacity)
         self._last_alloc = time.monotonic()
         self._logs = LogHub(settings.log_directory)
         self._pids: dict[int, int] = {}
-        self._unsettled: dict[int, set[int]] = {}  # dead process -> who has not said yet what of its memory is in use
-        self._shortage = Shortage(self._extents, lambda: list(self._clients), self._send, self._describe)
         self._stop = False
         self._log_key = b""
         self._loop.listen(settings.socket_path(NODE))
@@ -64,7 +68,7 @@ class Node:
         self._logs.poll()
         self._do(self._scheduler.reclaim())
         if time.monotonic() - self._last_alloc > _TRIM_AFTER:
-            for offset, size in self._extents.trim():
+            for offset, size in self._memory.extents.trim():
                 self._arena.give_back(offset, size)
 
     # -- messages ----------------------------------------------------------------------------------------------------
@@ -132,29 +136,16 @@ class Node:
 
     def _on_alloc(self, client: int, ticket: int, size: int) -> None:
         self._last_alloc = time.monotonic()
-        taken = self._extents.alloc(size, client)
-        if taken is None:
-            self._send(client, ("reply", ticket, self._shortage.refused(client, size)))
-        else:
-            self._send(client, ("reply", ticket, taken))
-
-    def _on_spilled(self, client: int, moved: int, kept: str) -> None:
-        self._shortage.answered(client, moved, kept)
+        self._send(client, ("reply", ticket, self._memory.alloc(client, size)))
 
     def _on_free(self, client: int, extents: Iterable[int]) -> None:
-        for extent in extents:
-            if self._extents.free(extent, client):
-                self._shortage.freed()
+        self._memory.free(client, extents)
+
+    def _on_spilled(self, client: int, moved: int, kept: str) -> None:
+        self._memory.spilled(client, moved, kept)
 
     def _on_settled(self, client: int, dead: int, in_use: list[int], lent: list[int]) -> None:
-        """``client`` has noticed the death of ``dead``: it still reads extents ``in_use``, and in the extents ``lent``
-        of its own lie values of the dead, which others may read.
-        """
-        for extent in lent:
-            self._extents.hold(extent, dead)
-        for extent in in_use:
-            self._extents.hold(extent, client)
-        self._settle(dead, client)
+        self._memory.settled(client, dead, in_use, lent)
 
     def _on_stop(self, client: int) -> None:
         if client == DRIVER:
@@ -186,23 +177,9 @@ class Node:
         cause = dumps_error(ActorDiedError(reason))
         self._do(self._scheduler.died(worker, cause))
         self._do(self._scheduler.client_gone(worker, cause))
-        self._unsettled[worker] = set(self._clients)
         for client in list(self._clients):
             self._send(client, ("gone", worker, reason))
-        for dead in list(self._unsettled):
-            self._settle(dead, worker)
-        self._shortage.gone(worker)
-
-    def _settle(self, dead: int, client: int) -> None:
-        """Free a dead process's memory once nobody is left who has not said whether it still reads there."""
-        waiting_for = self._unsettled.get(dead)
-        if waiting_for is None:
-            return
-        waiting_for.discard(client)
-        if not waiting_for:
-            del self._unsettled[dead]
-            self._on_free(dead, self._extents.held_by(dead))
-            spill.forget_all(self._settings.spill_directory, dead)
+        self._memory.died(worker)
 
     def _lost(self, connection: Connection) -> None:
         if connection.peer in (DRIVER, _ZYGOTE):

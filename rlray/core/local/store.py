@@ -91,11 +91,9 @@ class Arena:
         data = head if isinstance(head, bytes) else self.bytes_at(*head)
         return data, [part if isinstance(part, bytes) else pinned(self._map, self._fd, *part, keep) for part in rest]
 
-    def writable(self, offset: int, size: int, keep: object) -> memoryview:
-        """Bytes of the store to write to; ``keep`` stays referenced as long as any view of them lives."""
-        from rlray.core.local.views import pinned
-
-        return pinned(self._map, self._fd, offset, size, keep, writable=True)
+    def address_of(self, offset: int) -> int:
+        """Where an offset lies in the memory of this process."""
+        return self._start + offset
 
     def offset_of(self, buffer: memoryview) -> int | None:
         """Where a buffer lies in the store; None if it lies elsewhere."""

@@ -63,7 +63,13 @@ class Values:
             self.free,
         )
         self.extents = Allocator(
-            ask, post, loop, settings.store_capacity, self._spiller.make_room, self._spiller.why_not
+            ask,
+            post,
+            loop,
+            settings.store_capacity,
+            references.sweep,
+            self._spiller.make_room,
+            self._spiller.why_not,
         )
         self._made = MadeArrays(self._arena, self.extents)
         self.recover: Callable[[ObjectRef], bool] | None = None  # makes a value again whose file is gone, if it can
@@ -214,7 +220,10 @@ class Values:
         if kind == "stored":
             return deserialize(*self._arena.read(payload[3], keep))
         error = pickle.loads(payload[1])
-        raise error.as_instanceof_cause() if isinstance(error, RayTaskError) else error
+        try:
+            raise error.as_instanceof_cause() if isinstance(error, RayTaskError) else error
+        finally:
+            del error  # else its traceback keeps this frame, which keeps it, and references up the stack with it
 
     @contextmanager
     def awaiting(self, refs: Sequence[ObjectRef], count: int, or_error: bool = False) -> Iterator[Callable[[], bool]]:

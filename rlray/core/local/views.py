@@ -56,11 +56,11 @@ class _Private:
             _munmap(self._start, self._length)
 
 
-def pinned(store: mmap.mmap, fd: int, offset: int, size: int, keep: object, *, writable: bool = False) -> memoryview:
-    """A view of the store; ``keep`` stays referenced while any array made from the view lives."""
+def pinned(store: mmap.mmap, fd: int, offset: int, size: int, keep: object) -> memoryview:
+    """A read-only view of the store; ``keep`` stays referenced while any array made from the view lives."""
     view = np.frombuffer(store, np.uint8, size, offset).view(_Pinned)
     view.keep, view.fd, view.at = keep, fd, offset
-    return view.data if writable else view.data.toreadonly()
+    return view.data.toreadonly()
 
 
 def private(fd: int, offset: int, size: int, keep: object = None) -> memoryview:

@@ -1,12 +1,71 @@
-"""What the node does when the store is full: asks for unused extents, then one process after the other to spill."""
+"""The node's side of the store's memory, without sockets: who holds what, who lacks some, and what the dead leave."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from rlray.core.local.store import Extents
 from rlray.core.local.wire import Message
+
+
+class Memory:
+    """Extents of all processes. Each method but `alloc` is for one kind of message of a client, or for its end."""
+
+    def __init__(
+        self,
+        capacity: int,
+        clients: Callable[[], Iterable[int]],
+        send: Callable[[int, Message], None],
+        describe: Callable[[int], str],
+        settled: Callable[[int], None],
+    ) -> None:
+        self.extents = Extents(capacity)
+        self._clients, self._all_settled = clients, settled
+        self._shortage = Shortage(self.extents, clients, send, describe)
+        self._unsettled: dict[int, set[int]] = {}  # dead process -> who has not said yet what of its memory is in use
+
+    def alloc(self, client: int, size: int) -> tuple[Any, ...]:
+        """The answer to a client that asks for ``size`` bytes: (id, offset), or what `Shortage.refused` says."""
+        return self.extents.alloc(size, client) or self._shortage.refused(client, size)
+
+    def free(self, client: int, extents: Iterable[int]) -> None:
+        """A client does not hold these extents any longer."""
+        freed = [self.extents.free(extent, client) for extent in extents]
+        if any(freed):
+            self._shortage.freed()
+
+    def spilled(self, client: int, moved: int, kept: str) -> None:
+        """A client that was asked to spill has done what it could."""
+        self._shortage.answered(client, moved, kept)
+
+    def died(self, dead: int) -> None:
+        """A process died, and all others are told. What it holds is kept until each has said what it uses of that."""
+        self._unsettled[dead] = set(self._clients())
+        for other in list(self._unsettled):
+            self._settle(other, dead)
+        self._shortage.gone(dead)
+
+    def settled(self, client: int, dead: int, in_use: Iterable[int], lent: Iterable[int]) -> None:
+        """``client`` has noticed the death of ``dead``: it still reads extents ``in_use``, and in the extents ``lent``
+        of its own lie values of the dead, which others may read.
+        """
+        for extent in lent:
+            self.extents.hold(extent, dead)
+        for extent in in_use:
+            self.extents.hold(extent, client)
+        self._settle(dead, client)
+
+    def _settle(self, dead: int, client: int) -> None:
+        waiting_for = self._unsettled.get(dead)
+        if waiting_for is None:
+            return
+        waiting_for.discard(client)
+        if not waiting_for:
+            del self._unsettled[dead]
+            self.free(dead, self.extents.held_by(dead))
+            self._all_settled(dead)
 
 
 class Shortage:
