@@ -129,7 +129,9 @@ def get(refs: ObjectRef | Sequence[ObjectRef], *, timeout: float | None = None) 
     """The value of a reference, or the list of values of a list of references.
 
     Guarantees: arrays of more than 100 KB are views of shared memory, not copies, and read-only; they stay valid as
-    long as they are referenced. While a task waits here, its CPU is lent to others.
+    long as they are referenced (``array.copy()`` gives one to write to). Torch tensors on the CPU are no copies either;
+    torch lets them be written to, and what is written is seen in that one result only. While a task waits here, its CPU
+    is lent to others.
 
     Raises: the error of the first task that failed (an instance of the original's class and of RayTaskError);
     GetTimeoutError after ``timeout`` seconds, saying what is missing; TypeError for anything but references.
@@ -142,8 +144,11 @@ def get(refs: ObjectRef | Sequence[ObjectRef], *, timeout: float | None = None) 
 def put(value: Any) -> ObjectRef:
     """Store a value once, for any number of readers; returns its reference.
 
+    Guarantees: arrays and tensors are copied once, those of `empty` not at all. When memory is full, values of this
+    process that nobody reads or holds elsewhere at this moment go to disk; they are read from there like any others.
+
     Raises: TypeError for a reference (it would be a reference to a reference) or something that cannot be pickled;
-    ObjectStoreFullError if there is no room.
+    ObjectStoreFullError if there is no room for a while; it says who holds what.
     """
     if isinstance(value, ObjectRef):
         raise TypeError(

@@ -12,7 +12,7 @@ RayError
 ├── ActorUnschedulableError          this machine can never hold the actor
 ├── ObjectLostError                  the value is gone
 │   └── OwnerDiedError               ... with the process that owned it
-├── ObjectStoreFullError             no memory left for a value
+├── ObjectStoreFullError             no memory left for a value, not even by spilling
 └── RaySystemError                   the runtime itself failed
     └── RayChannelError              a process of the runtime went away
 """
@@ -106,7 +106,7 @@ class OwnerDiedError(ObjectLostError):
 
 
 class ObjectStoreFullError(RayError):
-    """No room for a value in the object store; the message says how large the store and the value are."""
+    """No room for a value in the object store, and what is there cannot go to disk; the message says who holds what."""
 
 
 class RaySystemError(RayError):

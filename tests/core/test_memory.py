@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 
 from rlray.core.exceptions import ObjectStoreFullError, OwnerDiedError
-from rlray.core.local import allocation
+from rlray.core.local import allocation, memory
 from rlray.core.local.memory import Memory
 from rlray.core.local.references import References
 from rlray.core.local.spill import forget_all
-from rlray.core.local.store import create_file
+from rlray.core.local.store import Arena, create_file
 from rlray.core.local.values import Values
 from rlray.core.local.wire import Message
 from rlray.core.refs import ObjectRef
@@ -147,7 +147,12 @@ class World:
             store_fd=create_file(capacity), store_capacity=capacity, spill_directory=str(directory)
         )
         self.memory = Memory(
-            capacity, lambda: sorted(self.alive), self._from_node, str, lambda dead: forget_all(str(directory), dead)
+            capacity,
+            lambda: sorted(self.alive),
+            self._from_node,
+            str,
+            lambda dead: forget_all(str(directory), dead),
+            Arena(self.settings.store_fd, capacity).give_back,
         )
         self.processes = {me: Process(self, me) for me in sorted(self.alive)}
         self.number_of: dict[bytes, int] = {}
@@ -310,3 +315,55 @@ def _everything_comes_back(world: World) -> None:
     assert world.memory.extents.used == 0, "memory was lost"
     assert not world.directory.exists() or not list(world.directory.iterdir()), "files were lost"
     os.close(world.settings.store_fd)
+
+
+class Asked:
+    """A node's memory of one megabyte and three clients, and what is sent to them."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, Message]] = []
+        self.memory = Memory(
+            1_000_000,
+            lambda: [1, 2, 3],
+            lambda to, message: self.sent.append((to, message)),
+            str,
+            lambda dead: None,
+            lambda offset, size: None,
+        )
+
+    def news(self) -> list[tuple[int, str]]:
+        """(client, kind of message) sent since the last time, requests for unused extents left out."""
+        news, self.sent = [(to, message[0]) for to, message in self.sent if message[0] != "short"], []
+        return news
+
+
+def test_one_client_after_the_other_is_asked_to_spill() -> None:
+    node = Asked()
+    [extent, _] = node.memory.alloc(2, 900_000)
+    assert len(node.memory.alloc(1, 500_000)) == 3
+    assert node.news() == [(2, "spill")]
+    node.memory.alloc(1, 500_000)
+    assert node.news() == [], "one at a time"
+    node.memory.spilled(2, 0, "0.9 MB read here")
+    assert node.news() == [(3, "spill")]
+    node.memory.spilled(3, 0, "")
+    assert node.news() == []
+    moved, used, kept = node.memory.alloc(1, 500_000)
+    assert (moved, kept) == (0, ["2: 0.9 MB read here"])
+    assert used >= 900_000
+    node.memory.free(2, [extent])
+    assert (1, "room") in node.news()
+    assert len(node.memory.alloc(1, 500_000)) == 2
+
+
+def test_a_client_that_does_not_answer_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Asked()
+    node.memory.alloc(2, 900_000)
+    node.memory.alloc(1, 500_000)
+    assert node.news() == [(2, "spill")]
+    monkeypatch.setattr(memory, "_STUCK", -1.0)
+    node.memory.alloc(1, 500_000)
+    assert node.news() == [(3, "spill")]
+    node.memory.died(3)
+    node.memory.alloc(1, 500_000)
+    assert node.news() == [(2, "spill")], "from the beginning"

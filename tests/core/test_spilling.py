@@ -174,12 +174,15 @@ def test_a_full_store_says_who_keeps_it_full(disk: Path) -> None:
     holder = Holder.remote()
     refs = [rlray.put(block(i, 20 * MB)) for i in range(2)]
     rlray.get(holder.keep.remote(list(refs)))
-    read = rlray.get(rlray.put(block(9, 30 * MB)))
-    with pytest.raises(ObjectStoreFullError, match=r"30\.0 MB read here, 40\.0 MB held by other") as caught:
+    read = rlray.get(rlray.put(block(9, 25 * MB)))
+    array = rlray.empty(5 * MB, np.uint8)
+    array[:] = 1
+    expected = r"25\.0 MB read here, 40\.0 MB held by other.*5\.0 MB of empty"
+    with pytest.raises(ObjectStoreFullError, match=expected) as caught:
         rlray.put(block(1, 40 * MB))
     assert "object_store_memory" in str(caught.value)
     assert holds(read, 9)
-    del read
+    del read, array
     gc.collect()
     assert holds(rlray.get(rlray.put(block(1, 40 * MB))), 1)
 
@@ -335,6 +338,18 @@ refs = [rlray.put(np.full(8_000_000, i, np.uint8)) for i in range(20)]
 print("FULL")
 time.sleep(60)
 """
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_at_once(tmp_path: Path) -> None:
+    program = (
+        "import sys, rlray\n"
+        "try: rlray.init(object_spilling_directory=sys.argv[1])\n"
+        "except ValueError as error: print('REFUSED', error)\n"
+    )
+    (tmp_path / "file").write_text("in the way")
+    output = run_driver(program, str(tmp_path / "file"))
+    assert "REFUSED object_spilling_directory" in output
+    assert str(tmp_path / "file") in output
 
 
 def test_a_full_disk_is_an_error_and_loses_nothing() -> None:

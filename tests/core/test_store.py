@@ -22,8 +22,13 @@ class Pages:
     """The oracle: one extent per page, and for each extent those who hold it."""
 
     def __init__(self, count: int) -> None:
-        self.owner: list[int | None] = [None] * count
+        self.owner: list[int | None] = [None] * (4 * count)  # addresses are more than may be taken
+        self.touched: set[int] = set()
         self.holders: dict[int, set[int]] = {}
+
+    @property
+    def used(self) -> int:
+        return sum(owner is not None for owner in self.owner)
 
     def longest_free_run(self) -> int:
         best = run = 0
@@ -36,6 +41,7 @@ class Pages:
         assert self.owner[first : first + count] == [None] * count, "pages were given out twice"
         self.owner[first : first + count] = [extent] * count
         self.holders[extent] = {holder}
+        self.touched |= set(range(first, first + count))
 
     def free(self, extent: int, holder: int) -> bool:
         had = bool(self.holders[extent])
@@ -63,7 +69,7 @@ def test_allocator_agrees_with_one_owner_per_page(seed: int) -> None:
             holder = rng.randrange(3)
             taken = extents.alloc(size, holder)
             if taken is None:
-                assert oracle.longest_free_run() < count, "there was room"
+                assert oracle.used + count > pages or oracle.longest_free_run() < count, "there was room"
             else:
                 extent, offset = taken
                 assert offset % PAGE == 0
@@ -78,12 +84,31 @@ def test_allocator_agrees_with_one_owner_per_page(seed: int) -> None:
                 assert extents.free(extent, holder) == oracle.free(extent, holder)
         if rng.random() < 0.05:
             for offset, size in extents.trim():
-                span = oracle.owner[offset // PAGE : (offset + size) // PAGE]
-                assert span == [None] * len(span), "live pages would be given back"
+                span = range(offset // PAGE, (offset + size) // PAGE)
+                assert not any(oracle.owner[page] for page in span), "live pages would be given back"
+                assert oracle.touched.issuperset(span), "pages given back that were never taken"
+                oracle.touched -= set(span)
+            assert oracle.touched == {page for page, owner in enumerate(oracle.owner) if owner is not None}
         extents.validate()
-        assert extents.used == PAGE * sum(owner is not None for owner in oracle.owner)
+        assert extents.used == PAGE * oracle.used
+        assert extents.resident == PAGE * len(oracle.touched)
         for holder in range(3):
             assert set(extents.held_by(holder)) == {e for e, holders in oracle.holders.items() if holder in holders}
+
+
+def test_a_large_extent_finds_room_between_small_ones_that_stay() -> None:
+    extents = Extents(64 * PAGE)
+    taken = [extents.alloc(PAGE, holder=1) for _ in range(64)]
+    assert extents.alloc(PAGE, holder=1) is None
+    for extent in taken[::2]:
+        assert extent is not None
+        extents.free(extent[0], 1)
+    assert extents.resident == 64 * PAGE
+    assert extents.alloc(32 * PAGE, holder=1) is not None
+    assert extents.resident == 96 * PAGE
+    extents.trim()
+    assert extents.resident == 64 * PAGE, "no more memory than was allowed"
+    extents.validate()
 
 
 def test_an_extent_that_is_gone_cannot_be_held_or_freed_again() -> None:

@@ -90,7 +90,7 @@ def start(
     preload: Sequence[str],
 ) -> Driver:
     """Start the processes of a run; returns when they are there."""
-    _check(num_cpus, num_gpus, resources, object_store_memory, preload)
+    _check(num_cpus, num_gpus, resources, object_store_memory, object_spilling_directory, preload)
     gpus = gpu_names()
     count = len(gpus) if num_gpus is None else int(num_gpus)
     gpus = (gpus + [str(i) for i in range(len(gpus), count)])[:count]
@@ -131,6 +131,7 @@ def _check(
     num_gpus: float | None,
     resources: Mapping[str, float] | None,
     object_store_memory: int | None,
+    object_spilling_directory: str | os.PathLike[str] | None,
     preload: Sequence[str],
 ) -> None:
     """Wrong arguments are named before anything starts."""
@@ -147,6 +148,15 @@ def _check(
         raise ValueError(
             f"object_store_memory of init() is in bytes, at least {MIN_CAPACITY}, got {object_store_memory!r}"
         )
+    if object_spilling_directory is not None:
+        try:
+            os.makedirs(object_spilling_directory, exist_ok=True)
+            tempfile.TemporaryFile(dir=object_spilling_directory).close()
+        except OSError as why:
+            raise ValueError(
+                "object_spilling_directory of init() must be a directory that can be written to, got "
+                f"{os.fspath(object_spilling_directory)!r}: {why.strerror}"
+            ) from why
     for module in preload:
         if importlib.util.find_spec(module) is None:
             raise ModuleNotFoundError(f"preload of init() names {module!r}, which is not installed")

@@ -64,6 +64,11 @@ class MadeArrays:
         self._made[extent.offset] = use
         return array
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(use.nbytes for use in list(self._made.values()))
+
     def part(self, buffer: memoryview) -> tuple[int, int] | None:
         """Where a buffer lies in the store, if it is the whole of an array made here, by whatever view."""
         if not self._made or buffer.nbytes <= INLINE_LIMIT:

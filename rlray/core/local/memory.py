@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from rlray.core.local.store import Extents
 from rlray.core.local.wire import Message
+
+_STUCK = 2.0  # seconds after which the next process is asked, too
 
 
 class Memory:
@@ -20,15 +23,27 @@ class Memory:
         send: Callable[[int, Message], None],
         describe: Callable[[int], str],
         settled: Callable[[int], None],
+        give_back: Callable[[int, int], None],
     ) -> None:
         self.extents = Extents(capacity)
+        self._give_back = give_back
         self._clients, self._all_settled = clients, settled
         self._shortage = Shortage(self.extents, clients, send, describe)
         self._unsettled: dict[int, set[int]] = {}  # dead process -> who has not said yet what of its memory is in use
 
     def alloc(self, client: int, size: int) -> tuple[Any, ...]:
         """The answer to a client that asks for ``size`` bytes: (id, offset), or what `Shortage.refused` says."""
-        return self.extents.alloc(size, client) or self._shortage.refused(client, size)
+        taken = self.extents.alloc(size, client)
+        if taken is None:
+            return self._shortage.refused(client, size)
+        if self.extents.resident > self.extents.capacity:  # other pages than those that are warm had to be taken
+            self.trim()
+        return taken
+
+    def trim(self) -> None:
+        """Give free pages back to the kernel."""
+        for offset, size in self.extents.trim():
+            self._give_back(offset, size)
 
     def free(self, client: int, extents: Iterable[int]) -> None:
         """A client does not hold these extents any longer."""
@@ -81,6 +96,7 @@ class Shortage:
         self._extents, self._clients, self._send, self._describe = extents, clients, send, describe
         self._waiting: dict[int, int] = {}  # client -> bytes it was refused
         self._asked: int | None = None  # client that is spilling now
+        self._asked_at = 0.0
         self._next: deque[int] = deque()  # who is asked after it
         self._moved = 0  # bytes that went to disk since the start
         self._kept: dict[int, str] = {}  # client -> what it could not move
@@ -94,8 +110,10 @@ class Shortage:
         others = [other for other in self._clients() if other != client]
         for other in others:
             self._send(other, ("short",))
-        if self._asked is None:
+        stuck = time.monotonic() > self._asked_at + _STUCK
+        if self._asked is None or (stuck and not self._next):
             self._next = deque(others)
+        if self._asked is None or stuck:
             self._ask()
         kept = [f"{self._describe(who)}: {what}" for who, what in sorted(self._kept.items()) if what and who != client]
         return self._moved, self._extents.used, kept
@@ -127,6 +145,6 @@ class Shortage:
         while self._next:
             client = self._next.popleft()
             if client in living:
-                self._asked = client
+                self._asked, self._asked_at = client, time.monotonic()
                 self._send(client, ("spill", max(self._waiting.values())))
                 return

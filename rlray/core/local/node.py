@@ -43,8 +43,8 @@ class Node:
             self._send,
             self._describe,
             lambda dead: spill.forget_all(settings.spill_directory, dead),
+            Arena(settings.store_fd, settings.store_capacity).give_back,
         )
-        self._arena = Arena(settings.store_fd, settings.store_capacity)
         self._last_alloc = time.monotonic()
         self._logs = LogHub(settings.log_directory)
         self._pids: dict[int, int] = {}
@@ -68,8 +68,7 @@ class Node:
         self._logs.poll()
         self._do(self._scheduler.reclaim())
         if time.monotonic() - self._last_alloc > _TRIM_AFTER:
-            for offset, size in self._memory.extents.trim():
-                self._arena.give_back(offset, size)
+            self._memory.trim()
 
     # -- messages ----------------------------------------------------------------------------------------------------
 

@@ -11,12 +11,13 @@ import ctypes
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 INLINE_LIMIT = 100_000  # bytes: smaller values travel inside messages
 PAGE = mmap.PAGESIZE
 MIN_CAPACITY = 1 << 20  # bytes
+_SPAN = 4  # addresses of the store for each byte that may be taken
 _ALIGN = 64  # bytes: buffers start on cache lines
 _LARGE = 1 << 16  # bytes: copies from here on let other threads run meanwhile
 
@@ -27,13 +28,13 @@ Buffer = bytes | memoryview
 
 
 def create_file(capacity: int) -> int:
-    """A nameless sparse file of ``capacity`` bytes; returns its descriptor."""
+    """A nameless sparse file for a store of ``capacity`` bytes; returns its descriptor."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("rlray", os.MFD_CLOEXEC)
     else:  # macOS
         fd, path = tempfile.mkstemp(prefix="rlray-")
         os.unlink(path)
-    os.ftruncate(fd, capacity)
+    os.ftruncate(fd, capacity * _SPAN)
     return fd
 
 
@@ -62,7 +63,7 @@ class Arena:
 
     def __init__(self, fd: int, capacity: int) -> None:
         self._fd = fd
-        self._map = mmap.mmap(fd, capacity)
+        self._map = mmap.mmap(fd, capacity * _SPAN)
         self._view = memoryview(self._map)
         self._start = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
 
@@ -109,29 +110,32 @@ class Arena:
 
 
 class Extents:
-    """Which pages of the store are taken, and by whom: a first-fit allocator over ``capacity`` bytes.
+    """Which pages of the store are taken, and by whom: a first-fit allocator of at most ``capacity`` bytes.
 
-    Low addresses are used first, so that warm pages are used again. Pages are free again when the last of an
+    Addresses are many times as many as bytes may be taken, so that large extents find their place between small ones
+    that stay. Low ones are used first, so that warm pages are used again. Pages are free again when the last of an
     extent's holders has freed it. An id is never used twice, and a process holds an extent once or not at all: freeing
     what is not held does nothing, in whatever order messages arrive.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity // PAGE * PAGE
-        self._free: list[tuple[int, int]] = [(0, self.capacity)]  # (offset, size), by offset, never adjacent
+        self.used = 0  # bytes taken
+        self._free: list[tuple[int, int]] = [(0, self.capacity * _SPAN)]  # (offset, size), by offset, never adjacent
         self._taken: dict[int, tuple[int, int, set[int]]] = {}  # id -> (offset, size, holders)
-        self._touched = 0  # no page from here on belongs to the file yet
-        self._dirty = False  # something was freed since the last trim
+        self._resident: list[tuple[int, int]] = []  # (start, end) of pages that may be the file's, by start, disjoint
         self._next = 1
 
     @property
-    def used(self) -> int:
-        """Bytes taken."""
-        return self.capacity - sum(size for _, size in self._free)
+    def resident(self) -> int:
+        """Bytes of memory that the store may take now, those of free pages included."""
+        return sum(end - start for start, end in self._resident)
 
     def alloc(self, size: int, holder: int) -> tuple[int, int] | None:
-        """Take pages for ``size`` bytes; returns (id, offset), or None if no free run is long enough."""
+        """Take pages for ``size`` bytes; returns (id, offset), or None if there is no room."""
         size = whole_pages(size)
+        if self.used + size > self.capacity:
+            return None
         for i, (offset, room) in enumerate(self._free):
             if room >= size:
                 if room == size:
@@ -140,9 +144,18 @@ class Extents:
                     self._free[i] = (offset + size, room - size)
                 extent, self._next = self._next, self._next + 1
                 self._taken[extent] = (offset, size, {holder})
-                self._touched = max(self._touched, offset + size)
+                self.used += size
+                self._touch(offset, offset + size)
                 return extent, offset
         return None
+
+    def _touch(self, start: int, end: int) -> None:
+        """These pages belong to the file from here on."""
+        first = bisect.bisect_left(self._resident, start, key=lambda span: span[1])  # all before end before `start`
+        last = bisect.bisect_right(self._resident, end, key=lambda span: span[0])
+        if first < last:
+            start, end = min(start, self._resident[first][0]), max(end, self._resident[last - 1][1])
+        self._resident[first:last] = [(start, end)]
 
     def hold(self, extent: int, holder: int) -> None:
         """One more process holds the extent."""
@@ -158,7 +171,7 @@ class Extents:
         if holders:
             return False
         del self._taken[extent]
-        self._dirty = True
+        self.used -= size
         i = bisect.bisect(self._free, (offset,))
         if i < len(self._free) and self._free[i][0] == offset + size:
             size += self._free.pop(i)[1]
@@ -173,16 +186,27 @@ class Extents:
         """Ids of the extents a process holds."""
         return [extent for extent, (_, _, holders) in self._taken.items() if holder in holders]
 
-    def trim(self) -> Iterator[tuple[int, int]]:
-        """Free runs whose pages may be given back to the kernel, as (offset, size); nothing if nothing was freed."""
-        if not self._dirty:
-            return
-        for offset, size in self._free:
-            if offset < self._touched:
-                yield offset, min(size, self._touched - offset)
-        if self._free and sum(self._free[-1]) == self.capacity:
-            self._touched = min(self._touched, self._free[-1][0])
-        self._dirty = False
+    def trim(self) -> list[tuple[int, int]]:
+        """Free pages that may be given back to the kernel, as (offset, size): from here on they count as given back."""
+        if self.resident == self.used:
+            return []
+        given, kept = [], []
+        free = iter(self._free)
+        offset, size = next(free, (self.capacity * _SPAN, 0))
+        for start, end in self._resident:
+            while start < end:
+                if offset + size <= start:
+                    offset, size = next(free, (self.capacity * _SPAN, 0))
+                elif offset <= start:
+                    stop = min(end, offset + size)
+                    given.append((start, stop - start))
+                    start = stop
+                else:
+                    stop = min(end, offset)
+                    kept.append((start, stop))
+                    start = stop
+        self._resident = kept
+        return given
 
     def validate(self) -> None:
         """Check every invariant; for tests."""
@@ -194,7 +218,10 @@ class Extents:
             assert size > 0
             assert not (last_free and not taken), "adjacent free runs were not merged"
             at, last_free = offset + size, not taken
-        assert at == self.capacity
+        assert at == self.capacity * _SPAN
+        assert self.used == sum(size for _, size, _ in self._taken.values()) <= self.capacity
+        ends = [at for span in self._resident for at in span]
+        assert ends == sorted(set(ends)), "spans of resident pages overlap or touch"
         assert all(holders for _, _, holders in self._taken.values()), "an extent without a holder"
 
 

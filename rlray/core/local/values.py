@@ -69,7 +69,7 @@ class Values:
             settings.store_capacity,
             references.sweep,
             self._spiller.make_room,
-            self._spiller.why_not,
+            self.why_full,
         )
         self._made = MadeArrays(self._arena, self.extents)
         self.recover: Callable[[ObjectRef], bool] | None = None  # makes a value again whose file is gone, if it can
@@ -174,6 +174,11 @@ class Values:
         """Whether memory gets free when this value goes: not while arrays of `empty` lie there too."""
         return payload[1] != self._references.me or self.extents.only_used_once(payload[2])
 
+    def why_full(self) -> str:
+        """What this process keeps in memory, in words."""
+        made = self._made.nbytes
+        return ", ".join(filter(None, [self._spiller.why_not(), f"{made / 1e6:.1f} MB of empty()" if made else ""]))
+
     def make_room(self, needed: int, done: Callable[[int, str], None]) -> None:
         """Spill for others, beside everything else; ``done`` gets the bytes moved, and what was not in words."""
 
@@ -183,7 +188,7 @@ class Values:
                 gc.collect()  # references may hang in cycles
                 moved = self._spiller.make_room(needed)
             finally:
-                done(moved, self._spiller.why_not())
+                done(moved, self.why_full())
 
         threading.Thread(target=work, name="rlray-spill", daemon=True).start()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,8 @@ def writable(buffer: Any) -> memoryview:
         return view
     owner = view.obj
     if isinstance(owner, _Pinned) and owner.nbytes == view.nbytes:
-        return private(owner.fd, owner.at, view.nbytes, owner)
+        with suppress(OSError):  # no mapping is left: the system allows about 65,000
+            return private(owner.fd, owner.at, view.nbytes, owner)
     if isinstance(owner, np.ndarray) and isinstance(owner.base, _Private) and owner.nbytes == view.nbytes:
         return owner.data
     return memoryview(bytearray(view))
