@@ -181,6 +181,19 @@ def test_a_private_view_is_written_to_without_anybody_seeing_it() -> None:
     os.close(fd)
 
 
+def test_without_a_mapping_left_a_private_view_is_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    fd = create_file(1 << 20)
+    arena = Arena(fd, 1 << 20)
+    arena.write(0, b"a" * 10_000)
+    _, [buffer] = arena.read((b"", (0, 10_000)), None)
+    monkeypatch.setattr(views, "_mmap", lambda *_: views._FAILED)
+    mine = views.writable(buffer)
+    mine[0] = 0
+    assert bytes(mine) == b"\0" + b"a" * 9_999
+    assert bytes(buffer) == b"a" * 10_000
+    os.close(fd)
+
+
 def test_freed_pages_go_back_to_the_kernel() -> None:
     fd = create_file(1 << 26)
     arena = Arena(fd, 1 << 26)

@@ -8,7 +8,9 @@ the extent is released; if not, the file is thrown away. So no reader ever waits
 moved.
 
 A value stays on disk once it is there. It is read in place, through a mapping of its file, so that reading needs no
-room in the store; what is read often stays in the kernel's page cache.
+room in the store; what is read often stays in the kernel's page cache. Somebody who deletes a file loses the value,
+with an error that names the file; somebody who cut one short while it is read would kill the reader, which is why only
+this user may write there.
 """
 
 from __future__ import annotations
@@ -190,5 +192,5 @@ def _piece(part: Part, fd: int, private: Callable[[int, int, int], memoryview]) 
 
 def forget(payload: Payload) -> None:
     """Remove the file of a value that nobody needs any more."""
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # somebody was faster; else it goes with the run's directory
         os.unlink(payload[1])

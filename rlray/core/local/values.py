@@ -198,18 +198,12 @@ class Values:
             payload = self._references.entries[ref.binary()].payload
             assert payload is not None
             keep = self._pin(ref) if payload[0] == "stored" else ref
-        if payload[0] == "spilled":
-            return self._load_spilled(payload, ref)
-        return self.unpack(payload, keep)
-
-    def _load_spilled(self, payload: Payload, ref: ObjectRef) -> Any:
         try:
-            pieces = spill.read(payload)
+            return self.unpack(payload, keep)
         except ObjectLostError:
-            if self.recover is None or not self.recover(ref):
+            if payload[0] != "spilled" or self.recover is None or not self.recover(ref):
                 raise
-            return self.load(ref)
-        return deserialize(*pieces)
+        return self.load(ref)
 
     def _pin(self, ref: ObjectRef) -> _Pin:
         pin = self._pins.get(ref.binary())
@@ -224,6 +218,8 @@ class Values:
             return deserialize(payload[1], payload[2])
         if kind == "stored":
             return deserialize(*self._arena.read(payload[3], keep))
+        if kind == "spilled":
+            return deserialize(*spill.read(payload))
         error = pickle.loads(payload[1])
         try:
             raise error.as_instanceof_cause() if isinstance(error, RayTaskError) else error

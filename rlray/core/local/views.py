@@ -52,9 +52,9 @@ class _Private:
             "version": 3,
         }
 
-    def __del__(self) -> None:
+    def __del__(self, munmap: Any = _munmap) -> None:  # an argument, because globals may be gone when Python ends
         if self._start is not None:
-            _munmap(self._start, self._length)
+            munmap(self._start, self._length)
 
 
 def pinned(store: mmap.mmap, fd: int, offset: int, size: int, keep: object) -> memoryview:
