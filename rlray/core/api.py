@@ -129,8 +129,9 @@ def get(refs: ObjectRef | Sequence[ObjectRef], *, timeout: float | None = None) 
     """The value of a reference, or the list of values of a list of references.
 
     Guarantees: arrays of more than 100 KB are views of shared memory, not copies, and read-only; they stay valid as
-    long as they are referenced (``array.copy()`` gives one to write to). Torch tensors on the CPU are no copies either;
-    torch lets them be written to, and what is written is seen in that one result only. While a task waits here, its CPU
+    long as they are referenced (``array.copy()`` gives one to write to; a tensor that ``torch.from_numpy`` makes of one
+    must not be written to, as torch warns). Torch tensors on the CPU are no copies either; torch lets them be written
+    to, and what is written is seen in that one result only. While a task waits here, its CPU
     is lent to others.
 
     Raises: the error of the first task that failed (an instance of the original's class and of RayTaskError);

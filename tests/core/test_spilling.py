@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import rlray
+from rlray.core.serialization import serialize
 from rlray.exceptions import ObjectLostError, ObjectStoreFullError
 from tests.support import Driver, run_driver, wait_until
 
@@ -203,6 +204,29 @@ def test_a_lost_file_is_named(disk: Path) -> None:
         rlray.get(lost[0])
     with pytest.raises(ObjectLostError, match=str(disk)):
         rlray.get(rlray.remote(lambda array: array[0]).remote(lost[0]))
+
+
+def test_who_can_make_a_lost_value_again_is_asked_to(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlray.core.engine import current
+
+    client: Any = current()
+    refs = [rlray.put(block(i)) for i in range(20)]
+    for path in files(disk):
+        path.unlink()
+    lost = [ref for ref in refs if not readable(ref)]
+    asked = []
+
+    def recover(ref: Any) -> bool:
+        asked.append(ref)
+        if ref == lost[0]:
+            client.references.entries[ref.binary()].payload = client.values.place(serialize(block(99)))
+        return bool(ref == lost[0])
+
+    monkeypatch.setattr(client.values, "recover", recover)
+    assert holds(rlray.get(lost[0]), 99)
+    with pytest.raises(ObjectLostError, match=str(disk)):
+        rlray.get(lost[1])
+    assert asked == lost[:2]
 
 
 def readable(ref: Any) -> bool:
