@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import cloudpickle
 
 from rlray.core import exceptions as exc
-from rlray.core.engine import STREAMING, ActorInfo, CallSpec, Code, Context, Engine
+from rlray.core.engine import STREAMING, ActorInfo, CallSpec, Code, Context, Engine, chunked
 from rlray.core.local.actor_calls import ActorCalls
+from rlray.core.local.chunks import LocalChunk, packed
 from rlray.core.local.generators import Stream
 from rlray.core.local.loop import Loop
 from rlray.core.local.references import Entry, Payload, References, owner_of
@@ -26,6 +27,7 @@ from rlray.core.local.tasks import Arguments, Task, first_error, immutable_argum
 from rlray.core.local.values import Values
 from rlray.core.local.wire import Connection, Message
 from rlray.core.local.zygote import NODE, RunSettings
+from rlray.core.mapping import Chunk
 from rlray.core.refs import ObjectRef, ObjectRefGenerator
 from rlray.core.resources import Shape, amounts, describe, fits
 from rlray.core.serialization import dumps_error, serialize
@@ -202,6 +204,33 @@ class Client(Engine):
                 task.ready = True
                 self.actors.enqueue(task)
         return result
+
+    def chunk(self, spec: CallSpec, actor: ObjectRef | None, items: tuple[Any, ...]) -> Chunk:
+        arguments = packed(items) if spec.max_retries != 0 or actor is not None else None
+        if arguments is None:
+            return super().chunk(spec, actor, items)
+        together = chunked(spec)
+        with self.loop.lock:
+            chunk = LocalChunk(self, spec, actor, items)
+            task = Task(self.references.new_task_id(), together, arguments)
+            chunk.begin(task)
+            self._go(task, actor)
+        return chunk
+
+    def resubmit(self, spec: CallSpec, actor: ObjectRef | None, item: Any, entry: Entry) -> None:
+        """Make a call of a chunk on its own, once more. Call with the loop's lock held."""
+        task = self._pack_task(spec, (item,), {})
+        task.retries -= task.retries > 0
+        task.entries = (entry,)
+        entry.task = task
+        self._go(task, actor)
+
+    def _go(self, task: Task, actor: ObjectRef | None) -> None:
+        task.ready, task.actor = True, actor
+        if actor is None:
+            self.submitter.enqueue(self.submitter.lane(task.spec), task)
+        else:
+            self.actors.enqueue(task)
 
     def find_actor(self, name: str, namespace: str | None) -> tuple[ObjectRef, ActorInfo]:
         where = namespace or self.settings.namespace
@@ -465,7 +494,7 @@ class Client(Engine):
             task.entries = (ref.entry,)
             return ref
         if count == STREAMING:
-            task.generator = stream = Stream(self, task)
+            task.sink = stream = Stream(self, task)
             return ObjectRefGenerator(stream)
         refs = [self.references.own(task.id + index.to_bytes(2, "big")) for index in range(count)]
         task.entries = [ref.entry for ref in refs]
@@ -488,8 +517,8 @@ class Client(Engine):
         for entry in task.entries:
             entry.task = None
             self.references.resolve(entry, error)
-        if task.generator is not None:
-            task.generator.end(error)
+        if task.sink is not None:
+            task.sink.failed(error)
 
     def hold(self) -> None:
         """Calls wait for company: see to it that they leave before anybody waits, or soon."""
@@ -558,32 +587,35 @@ class Client(Engine):
         else:
             self.submitter.answered(sender, means)
 
-    def _take_in(self, task: Task, values: list[Any], error: Payload | None, retry: bool) -> None:
+    def _take_in(self, task: Task, values: Any, error: Payload | None, retry: bool) -> None:
         if retry and task.retries != 0:
             (self.submitter if task.actor is None else self.actors).again(task)
             return
         if error is not None:
             self.finish(task, error)
             return
+        if task.sink is not None:
+            task.sink.answered(values)
+            return
         for entry, (payload, inner) in zip(task.entries, values, strict=True):
             entry.task = None
             self.references.resolve(entry, payload, self.references.receive(inner))
-        if task.generator is not None:
-            task.generator.end(None)
 
     def _discard(self, result: tuple[Any, ...]) -> None:
+        """An answer that nobody waits for: what it brings is not kept."""
         if len(result) > 2:
-            for payload, inner in result[1]:
+            values = result[1]
+            for payload, inner, *_ in values[1].values() if isinstance(values, tuple) else values:
                 self.references.receive(inner)
                 self.free(payload)
 
     def _on_yielded(self, sender: int, task_id: bytes, index: int, payload: Payload, inner: list[bytes]) -> None:
         refs = self.references.receive(inner)
         task = self.sent.get(sender, _NOTHING).get(task_id)
-        if task is None or task.generator is None:
+        if task is None or not isinstance(task.sink, Stream):
             self.free(payload)
         else:
-            task.generator.take(index, payload, refs)
+            task.sink.take(index, payload, refs)
 
     def _on_taken(self, sender: int, ids: list[bytes], why: str) -> None:
         self.submitter.taken_back(sender, ids, why)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlray.core.local.references import LocalRef, Payload
 from rlray.core.refs import ObjectRef
@@ -46,10 +46,20 @@ class Stream:
         self._received += 1
         self._resolve(payload, inner)
 
-    def end(self, error: Payload | None) -> None:
-        """There is nothing more to come."""
-        if error is not None:
-            self._resolve(error, ())
+    def answered(self, nothing: Any) -> None:
+        """The generator has ended."""
+        self._end(None)
+
+    def failed(self, error: Payload) -> None:
+        """The generator has raised, or was lost."""
+        self._resolve(error, ())
+        self._end(error)
+
+    def lost(self) -> bool:
+        """The worker died over it: it is run again from its beginning."""
+        return False
+
+    def _end(self, error: Payload | None) -> None:
         self._client.references.resolve(self._refs[-1].entry, _END)
         self._client.references.resolve(self._completion.entry, error or ("value", None))
         self._refs[-1].entry.task = self._completion.entry.task = None

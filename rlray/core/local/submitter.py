@@ -378,6 +378,8 @@ class Submitter:
             running, *lost = lost
             if running.cancelled:
                 self._host.finish(running, _cancelled(running))
+            elif running.sink is not None and running.sink.lost():
+                pass  # its calls are made again one by one
             elif running.retries == 0:
                 error = WorkerCrashedError(f"{running.spec.name} failed: {reason}")
                 self._host.finish(running, ("error", dumps_error(error)))
