@@ -147,6 +147,7 @@ def put(value: Any) -> ObjectRef:
     return (engines.peek() or ensure_running()).put(value)
 
 
+_MANY = 100  # references that take long to look at one by one
 Waitable = ObjectRef | ObjectRefGenerator
 
 
@@ -161,8 +162,11 @@ def wait(
     Raises: TypeError for anything but a list of references and generators; ValueError for duplicates, or a
     ``num_returns`` that is not between 1 and their number.
     """
-    kinds = set(map(type, refs)) if isinstance(refs, list | tuple) else set()
-    if kinds and any(issubclass(kind, ObjectRefGenerator) for kind in kinds):
+    if type(refs) is list and num_returns == 1 and len(refs) > _MANY and len(set(refs)) == len(refs):
+        at = (engines.peek() or ensure_running()).first_ready(refs)
+        if at is not None:  # what lies behind is looked at when its turn comes
+            return [refs[at]], refs[:at] + refs[at + 1 :]
+    if isinstance(refs, list | tuple) and ObjectRefGenerator in set(map(type, refs)):
         return _wait_for_generators(refs, num_returns, timeout)
     checked = _reference_list(refs, "wait")
     if len(set(checked)) != len(checked):

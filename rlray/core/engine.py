@@ -9,12 +9,14 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlray.core.mapping import Chunk, SingleCalls
-from rlray.core.refs import ObjectRef
 from rlray.core.resources import Shape
 from rlray.core.signatures import MethodTable
+
+if TYPE_CHECKING:
+    from rlray.core.refs import ObjectRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,10 @@ class Engine(ABC):
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         """Ready and unready references, each in the order given."""
+
+    def first_ready(self, refs: Sequence[ObjectRef]) -> int | None:
+        """The index of the first that has a value, if that is quickly found. They may not all be references."""
+        return None
 
     @abstractmethod
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:

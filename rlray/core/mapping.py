@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from rlray.core.refs import ObjectRef
-
 if TYPE_CHECKING:
     from rlray.core.engine import Engine
+    from rlray.core.refs import ObjectRef
 
 _TARGET = 0.004  # seconds of work in a chunk: enough to make its message cheap, too little for anybody to wait behind
 _MOST = 20_000  # items in a chunk
@@ -100,8 +99,8 @@ class Map:
     def results(self, *, return_exceptions: bool = False) -> Iterator[Any]:
         """The values, in the order of the items.
 
-        An error is raised at its item's place, which ends the iteration; with ``return_exceptions`` it stands there as a
-        value.
+        An error is raised at its item's place, which ends the iteration; with ``return_exceptions`` it stands there as
+        a value.
         """
         while (chunk := self._next_chunk()) is not None:
             self._engine.wait([chunk.completion], 1, None)

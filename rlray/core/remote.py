@@ -46,7 +46,10 @@ def _retried(exceptions: Any) -> bool | bytes:
     return exceptions if isinstance(exceptions, bool) else bytes(cloudpickle.dumps(tuple(exceptions), protocol=5))
 
 
-def _map(engine: Engine, spec: CallSpec, actor: ObjectRef | None, items: Iterable[Any], name: str) -> Map:
+def _map(
+    engine: Engine, spec: CallSpec, actor: ObjectRef | None, items: Iterable[Any], name: str, signature: Signature
+) -> Map:
+    signature.check(name, (None,), {})
     if spec.num_returns != 1:
         raise ValueError(f"{name}.map() gives one reference per item, but {name} has another num_returns; use remote()")
     cpus = int(engine.resources()[0].get("CPU", 1)) if actor is None else 1
@@ -86,7 +89,7 @@ class RemoteFunction:
 
         Raises: ValueError if the function has other than one result; TaskUnschedulableError as `remote` does.
         """
-        return _map(_engine(), self._own_spec(), None, items, self._name)
+        return _map(_engine(), self._own_spec(), None, items, self._name, self._signature)
 
     def _own_spec(self) -> CallSpec:
         if self._spec is None:
@@ -136,7 +139,8 @@ class TaskCaller:
 
     def map(self, items: Iterable[Any]) -> Map:
         """A task per item; see `RemoteFunction.map`."""
-        return _map(_engine(), self._own_spec(), None, items, self._function._name)
+        function = self._function
+        return _map(_engine(), self._own_spec(), None, items, function._name, function._signature)
 
     def _own_spec(self) -> CallSpec:
         if self._spec is None:
@@ -291,7 +295,7 @@ class ActorMethod:
 
     def map(self, items: Iterable[Any]) -> Map:
         """A call per item of any iterable, in order; see `RemoteFunction.map`."""
-        return _map(engines.current(), self._spec, self._life, items, self._name)
+        return _map(engines.current(), self._spec, self._life, items, self._name, self._signature)
 
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options, for this use only."""

@@ -20,7 +20,7 @@ from rlray.core.local.actor_calls import ActorCalls
 from rlray.core.local.chunks import LocalChunk, packed
 from rlray.core.local.generators import Stream
 from rlray.core.local.loop import Loop
-from rlray.core.local.references import Entry, Payload, References, owner_of
+from rlray.core.local.references import Entry, LocalRef, Payload, References, owner_of
 from rlray.core.local.scheduler import Actor
 from rlray.core.local.submitter import Submitter
 from rlray.core.local.tasks import Arguments, Task, first_error, immutable_arguments, take_apart
@@ -342,6 +342,14 @@ class Client(Engine):
             ready, rest = _split(refs, num_returns)
         return ready, rest
 
+    def first_ready(self, refs: Sequence[ObjectRef]) -> int | None:
+        for i, ref in enumerate(refs):
+            if not isinstance(ref, LocalRef):
+                return None
+            if ref.entry.payload is not None:
+                return i
+        return None
+
     def _wait_for_some(self, refs: Sequence[ObjectRef], count: int, timeout: float | None) -> None:
         """Wait until ``count`` of the values are there, or time runs out."""
         references = self.references
@@ -440,6 +448,9 @@ class Client(Engine):
         )
 
     def adopt(self, object_id: bytes) -> ObjectRef:
+        entry = self.references.entries.get(object_id)
+        if entry is not None and entry.ref is not None and (ref := entry.ref()) is not None:
+            return ref  # without the lock: thousands may lie in one value
         with self.loop.lock:
             return self.references.adopt(object_id)
 
