@@ -27,7 +27,8 @@ def draw(data: dict[str, Any], path: Path) -> None:
     axis.set_xlim(min([0.5, *(value * 0.8 for value in known)]), max(known) * 6)
     axis.set_yticks(range(len(rows)), [label(row) for row in rows])
     axis.axvline(1, color="grey", linewidth=1)
-    axis.set_xlabel(f"times as good as Ray {data['versions']['Ray'].partition(':')[0]}   (black: the goal)")
+    version = data["versions"]["Ray"]
+    axis.set_xlabel(f"times as good as Ray{'' if 'left out' in version else ' ' + version}   (black: the goal)")
     axis.set_title("rlray's runtime" + (" · tiny amounts of work, not a measurement" if data["quick"] else ""))
     axis.grid(axis="x", alpha=0.3)
     figure.tight_layout()

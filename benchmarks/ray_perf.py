@@ -2,9 +2,9 @@
 
 python benchmarks/ray_perf.py --peer-python PATH [--out docs/results] [--quick] [--only NAME ...]
 
-Ray's file and its timing helper are read where Ray is installed. Its pauses of 10 s before each row are cut to --pause on
-both sides, and the rows of Ray's remote client, which rlray has not, are left out on both. A row that fails or hangs is
-reported with its error; the rows after it run. Writes ray_perf.json and ray_perf.md.
+Ray's file and its timing helper are read where Ray is installed. Its pauses of 10 s before each row are cut to --pause
+on both sides, and the rows of Ray's remote client, which rlray has not, are left out on both. A row that fails or hangs
+is reported with its error; the rows after it run. Writes ray_perf.json and ray_perf.md.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def run_side(side: Side, package: Path, given: Any) -> Table:
             follow(child, table, given.timeout)
             last = (child.output.strip().splitlines() or ["nothing"])[-1]
         if table.running is None and not table.ended:  # between two rows: it would end there again
-            table.errors[""] = last
+            table.errors[""] = f"not reached: it stopped between two rows, its last words: {last}"
             break
         if table.running is not None:
             table.errors.setdefault(table.running, f"the process ended there, its last words: {last}")
@@ -123,14 +123,14 @@ def rows_of(names: list[str], tables: dict[str, list[Table]]) -> list[dict[str, 
 
 def page(data: dict[str, Any]) -> str:
     """The table, as Markdown."""
-    pause = f"Ray's pauses of 10 s before each row are cut to {data['pause']:g} s on both sides; "
     text = report.head(
         "Ray's own microbenchmark",
         data,
-        pause
-        + "the rows of Ray's remote client are left out on both, rlray has none. Ray's files run unchanged: on Ray, and on "
-        f"rlray in its place. Per second, medians of {data['repeat']} rounds by turns; the goal is {GOAL:g} × Ray, rows "
-        f"in GB/s exempt. Load averages before and after: {data['load'][0][0]} → {data['load'][-1][0]}.",
+        "Ray's files run unchanged: on Ray, and on rlray in its place. Cut in the same way on both sides: Ray's pauses "
+        f"of 10 s before each row last {data['pause']:g} s, and the rows of Ray's remote client, which rlray has not, "
+        "are left out.",
+        f"Per second; medians over {data['repeat']} × both sides by turns. The goal is {GOAL:g} × Ray, rows in GB/s "
+        f"exempt. Load averages before and after: {data['load'][0][0]} → {data['load'][-1][0]}.",
         *(["**One call per row (`--quick`): not a measurement.**"] if data["quick"] else []),
     )
     return text + report.table(["row", "Ray", "rlray", "ratio", "goal", "met"], map(line, data["rows"]))

@@ -1,7 +1,7 @@
 """Runs Ray's own microbenchmark, unchanged, in this process: on Ray, or on rlray with a shim in Ray's place.
 
-python benchmarks/ray_perf_child.py rlray|ray RAY_PACKAGE OPTIONS: the folder of the package ``ray``, and a JSON object that
-`ray_perf.py` writes. Ray's files print the rows; besides them "starting NAME" and "failed NAME: ERROR" are printed here.
+python benchmarks/ray_perf_child.py rlray|ray RAY_PACKAGE OPTIONS: the folder of the package ``ray``, and a JSON object
+that `ray_perf.py` writes. Ray's files print the rows; "starting NAME" and "failed NAME: ERROR" are printed here.
 """
 
 from __future__ import annotations

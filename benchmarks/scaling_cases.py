@@ -53,25 +53,28 @@ def workers(run: Run, count: int) -> list[float]:
 
 @cases.add("nested", "/s")
 def nested(run: Run, submitters: int) -> list[float]:
-    """Batches of 1,000 tasks from inside so many workers at once, their rates added; 0: from the driver."""
+    """Batches of 1,000 tasks from inside so many workers at once, all together; 0: from the driver."""
     ray, nothing, window = run.ray, _nothing(run), run.window
 
-    @ray.remote
-    def submit() -> float:
-        def batch() -> None:
+    @ray.remote(num_cpus=0)
+    def submit(begin: float) -> tuple[int, float, float]:
+        """How many tasks from when to when; clocks of one machine agree."""
+        ray.get(nothing.remote())
+        time.sleep(max(0.0, begin - time.monotonic()))
+        start, count = time.monotonic(), 0
+        while time.monotonic() - start < window:
             ray.get([nothing.remote() for _ in range(1000)])
-
-        batch()
-        start, count = time.perf_counter(), 0
-        while time.perf_counter() - start < window:
-            batch()
             count += 1000
-        return count / (time.perf_counter() - start)
+        return count, start, time.monotonic()
 
     if not submitters:
         return run.rate(lambda: ray.get([nothing.remote() for _ in range(1000)]), 1000)
-    ray.get(nothing.remote())
-    return [sum(ray.get([submit.remote() for _ in range(submitters)])) for _ in range(run.windows)]
+    samples = []
+    for _ in range(run.windows + 1):  # the first one is a warm-up
+        begin = time.monotonic() + 0.5
+        counts, starts, ends = zip(*ray.get([submit.remote(begin) for _ in range(submitters)]), strict=True)
+        samples.append(sum(counts) / (max(ends) - min(starts)))
+    return samples[1:]
 
 
 def _nothing(run: Run) -> Any:
