@@ -23,7 +23,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     case = importlib.import_module(request["module"]).cases[request["case"]]
     run = Run(ray, request["quick"], import_seconds)
     if case.init is not None:
-        ray.init(**{**case.init, **request["init"]})
+        ray.init(**case.init)
     samples = case.function(run, **request["arguments"])
     ray.shutdown()
     return {"samples": samples, "notes": run.notes}

@@ -38,7 +38,7 @@ class Child:
     What it prints is in `output`; its temporary files lie in a folder that is removed.
     """
 
-    def __init__(self, python: str, *arguments: str, **environment: str) -> None:
+    def __init__(self, python: str, *arguments: str) -> None:
         self._mark = uuid.uuid4().hex
         self.folder = Path(tempfile.mkdtemp(prefix="rb-"))
         self._output = self.folder / "output"
@@ -57,7 +57,6 @@ class Child:
                     "PYTHONUNBUFFERED": "1",
                     MARK: self._mark,
                     **quiet,
-                    **environment,
                 },
             )
 
@@ -108,14 +107,13 @@ def run_case(
     *,
     quick: bool,
     timeout: float,
-    init: dict[str, Any] | None = None,
     **arguments: Any,
 ) -> dict[str, Any]:
     """Run one case in a fresh process: {"samples", "notes"}, or {"error"} or {"left_out"} with the reason."""
     with tempfile.TemporaryDirectory(prefix="rb-") as folder:
         result = Path(folder) / "result.json"
         request = {
-            "side": side.module, "module": module, "case": case, "quick": quick, "init": init or {},
+            "side": side.module, "module": module, "case": case, "quick": quick,
             "arguments": arguments, "result": str(result),
         }  # fmt: skip
         with Child(side.python, str(HERE / "child.py"), json.dumps(request)) as child:

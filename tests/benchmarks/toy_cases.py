@@ -42,7 +42,7 @@ def dies(run: Run) -> list[float]:
 
 @cases.add("hangs", "/s", init=None)
 def hangs(run: Run) -> list[float]:
-    stray = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    stray = subprocess.Popen(["sleep", "100"], start_new_session=True)
     with open(os.environ["PID_FILE"], "w") as file:
         file.write(str(stray.pid))
     time.sleep(1000)
