@@ -159,8 +159,9 @@ def test_an_endless_iterable_is_taken_only_as_far_as_it_is_read() -> None:
 
     def count() -> Iterator[int]:
         nonlocal taken
-        for taken in itertools.count():
-            yield taken
+        for number in itertools.count():
+            taken = number
+            yield number
 
     @rlray.remote
     def some_work(x: int) -> int:
