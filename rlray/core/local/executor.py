@@ -83,6 +83,8 @@ class Executor:
         queue, run_until = self._queue, self._client.loop.run_until
         while True:
             if not queue:
+                if self.answers.waiting():  # they waited for company that has been taken back
+                    self.flush()
                 run_until(lambda: bool(queue))
             try:
                 job = queue.popleft()
@@ -121,14 +123,19 @@ class Executor:
 
     def _give_back(self, caller: int, ids: set[bytes] | None, why: str) -> None:
         """Return jobs of a caller that have not been started: those asked for, or all."""
-        back = [job for job in self._queue if isinstance(job, Job) and job.caller == caller]
-        if ids is not None:
-            back = [job for job in back if job.id in ids]
-        gone = set(back)
-        kept = [job for job in self._queue if job not in gone]
-        self._queue.clear()
-        self._queue.extend(kept)
-        self._client.post(caller, ("taken", [job.id for job in back], why))
+        back: list[bytes] = []
+        kept: list[Job | Callable[[], None]] = []
+        while self._queue:
+            try:
+                job = self._queue.pop()  # from the end: the main thread takes from the front at the same time
+            except IndexError:
+                break
+            if isinstance(job, Job) and job.caller == caller and (ids is None or job.id in ids):
+                back.append(job.id)
+            else:
+                kept.append(job)
+        self._queue.extend(reversed(kept))
+        self._client.post(caller, ("taken", back[::-1], why))
 
     def _cancel(self, task_id: bytes, recursive: bool) -> None:
         if recursive:
