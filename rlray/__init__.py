@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlray import exceptions as exceptions
+    from rlray import util as util
     from rlray.core.api import RuntimeContext as RuntimeContext
     from rlray.core.api import available_resources as available_resources
     from rlray.core.api import cancel as cancel
@@ -52,7 +53,7 @@ _WHERE = {
     "shutdown": "rlray.core.api",
     "wait": "rlray.core.api",
 }
-_MODULES = ("envs", "exceptions", "train")
+_MODULES = ("envs", "exceptions", "train", "util")
 
 __all__ = [*sorted(_WHERE), *_MODULES]
 
