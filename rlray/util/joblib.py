@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import rlray
-from rlray.util.multiprocessing import Pool
+from rlray.util.multiprocessing.pool import Pool, process_count
 
 try:
     import joblib
@@ -28,7 +27,7 @@ register_ray = register_rlray  # Ray's name
 
 
 class RlrayBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
-    """Runs joblib's batches in a `Pool` of rlray, one for each call of ``Parallel``.
+    """Runs joblib's batches in a `Pool` of rlray: one for each call of ``Parallel``, or for each ``with Parallel()``.
 
     ``parallel_backend("rlray", ray_remote_args={"num_cpus": 1})`` gives the pool's actors options. ``n_jobs=-1`` means
     as many processes as the runtime has CPUs; the runtime is started if it is not up.
@@ -58,8 +57,7 @@ class RlrayBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
             return 1
         if n_jobs > 0:
             return n_jobs
-        cpus = int(rlray.cluster_resources().get("CPU", 1))
-        return max(1, cpus + 1 + n_jobs)
+        return max(1, process_count(self._remote_args) + 1 + n_jobs)
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any]) -> AsyncResult:
         """Run a batch; ``callback`` gets (whether it succeeded, its results or the error)."""

@@ -110,6 +110,8 @@ def test_options_of_the_actors() -> None:
 
     with joblib.parallel_backend("rlray", ray_remote_args={"num_cpus": 1}):
         assert joblib.Parallel(n_jobs=2)(joblib.delayed(free)() for _ in range(2)) == [2, 2]
+    with joblib.parallel_backend("rlray", ray_remote_args={"num_cpus": 2}):
+        assert joblib.effective_n_jobs(-1) == 2
 
 
 def test_without_joblib_the_error_has_the_pip_line() -> None:

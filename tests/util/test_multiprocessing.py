@@ -314,6 +314,12 @@ def test_options_of_the_actors() -> None:
     with Pool(2, ray_remote_args={"num_cpus": 1}) as pool:
         pool.map(square, range(4))
         assert rlray.available_resources()["CPU"] == 2
+    with Pool(ray_remote_args={"num_cpus": 2}) as pool:
+        assert pool.imap(square, itertools.count())._ahead == 4  # two processes
+    with pytest.raises(ValueError, match=r"3 processes with num_cpus=2 need 6 CPUs, but the runtime has 4\.0"):
+        Pool(3, ray_remote_args={"num_cpus": 2})
+    with Pool(6) as pool:  # more processes than CPUs
+        assert pool.map(square, range(6), 1) == [0, 1, 4, 9, 16, 25]
 
 
 def test_large_arrays_are_sent_and_returned(pool: Pool) -> None:

@@ -73,8 +73,8 @@ class Pool:
     pool.
 
     Args:
-        processes: How many; as many as CPUs by default. They hold no CPU unless ``ray_remote_args`` says so. If the
-            runtime is not up, it is started with this many CPUs.
+        processes: How many; as many as CPUs by default, and more are allowed: they hold no CPU unless
+            ``ray_remote_args`` says so. If the runtime is not up, it is started with this many CPUs.
         initializer: Called in each process before anything else, with ``initargs``. What it raises is the cause of the
             ActorDiedError that each call then gives.
         maxtasksperchild: After so many chunks a process is replaced by a new one; never by default.
@@ -101,7 +101,8 @@ class Pool:
             raise ValueError(f"ray_address must be one of {_HERE}: the pool runs on this machine, got {ray_address!r}")
         if not rlray.is_initialized():
             rlray.init(num_cpus=processes)
-        self._processes = processes or max(1, int(rlray.cluster_resources().get("CPU", 1)))
+        self._processes = processes or process_count(ray_remote_args)
+        _check_room(self._processes, ray_remote_args)
         actor_class = rlray.remote(_PoolProcess).options(**(ray_remote_args or {}))
         make = partial(actor_class.remote, initializer, tuple(initargs or ()))
         slots = [_Process(make()) for _ in range(self._processes)]
@@ -221,6 +222,22 @@ class Pool:
         items = ((item,) for item in iterable)
         chunks = self._chunks(func, items, _checked(1 if chunksize is None else chunksize))
         return IMapIterator(self._dispatcher, chunks, _AHEAD * self._processes, in_order)
+
+
+def process_count(remote_args: Mapping[str, Any] | None) -> int:
+    """As many processes as the runtime's CPUs allow."""
+    cpus = rlray.cluster_resources().get("CPU", 1)
+    return max(1, int(cpus / ((remote_args or {}).get("num_cpus") or 1)))
+
+
+def _check_room(processes: int, remote_args: Mapping[str, Any] | None) -> None:
+    """A process for which there is no CPU would never start."""
+    share, cpus = (remote_args or {}).get("num_cpus") or 0, rlray.cluster_resources().get("CPU", 0)
+    if processes * share > cpus:
+        raise ValueError(
+            f"{processes} processes with num_cpus={share} need {processes * share} CPUs, but the runtime has {cpus}; "
+            "ask for fewer processes, or leave out num_cpus"
+        )
 
 
 def _check_positive(name: str, given: int | None) -> None:
