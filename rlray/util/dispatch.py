@@ -32,7 +32,8 @@ class Dispatcher(Generic[Slot]):
     def __init__(self, slots: Iterable[Slot], renew: Callable[[Slot, BaseException | None], Slot]) -> None:
         self._free = list(slots)
         self._renew = renew
-        self._lock = threading.Condition(threading.Lock())  # notified when a call has started, and when one has ended
+        # Notified when a call has started, and when one has ended. Reentrant: `held` may end in a garbage collection.
+        self._lock = threading.Condition()
         self._waiting: deque[tuple[CallFuture, Callable[[Slot], rlray.ObjectRef]]] = deque()
         self._running: dict[CallFuture, tuple[Slot, rlray.ObjectRef | None]] = {}  # None: being started
         self._starting = False

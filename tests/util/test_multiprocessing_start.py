@@ -41,6 +41,6 @@ def test_results_that_are_lost_with_the_runtime_say_so() -> None:
     futures = [executor.submit(time.sleep, 1000) for _ in range(2)]
     rlray.shutdown()
     for get in (result.get, futures[0].result, futures[1].result):
-        with pytest.raises((RuntimeError, RayChannelError), match="rlray was shut down|node process"):
+        with pytest.raises((RuntimeError, RayChannelError), match=r"rlray was shut down|node process"):
             get()  # the second is what the runtime itself says, if it gets round to it before it ends
     assert not rlray.is_initialized()
