@@ -239,6 +239,9 @@ class Client(Engine):
             raise ValueError(f"there is no living actor named {name!r} in namespace {where!r}")
         return self.claim(found[0]), pickle.loads(found[1])
 
+    def named_actors(self) -> list[tuple[str, str]]:
+        return self._ask("actor_names")  # type: ignore[no-any-return]
+
     def claim(self, object_id: bytes) -> ObjectRef:
         with self.loop.lock:
             return self.references.claim([object_id])[0]

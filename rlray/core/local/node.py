@@ -124,6 +124,9 @@ class Node:
         found = None if actor is None else (actor, self._scheduler.actors[actor].spec["info"])
         self._send(client, ("reply", ticket, found))
 
+    def _on_actor_names(self, client: int, ticket: int) -> None:
+        self._send(client, ("reply", ticket, list(self._scheduler.names)))
+
     def _on_resources(self, client: int, ticket: int) -> None:
         free = tuple(sorted(self._scheduler.available().items()))
         self._send(client, ("reply", ticket, amounts(free)))
