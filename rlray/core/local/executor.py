@@ -45,7 +45,6 @@ class _ActorState:
     class_name: str
     info: ActorInfo
     name: str | None
-    namespace: str
     request: Shape
     restarts: int
     instance: Any = None
@@ -471,7 +470,6 @@ class Executor:
                 "actor_id": actor.id.hex(),
                 "actor_name": actor.name or "",
                 "actor": actor.info,
-                "namespace": actor.namespace,
                 "resources": amounts(actor.request),
                 "was_restarted": actor.restarts > 0,
             }
@@ -484,7 +482,7 @@ class Executor:
         info = pickle.loads(spec["info"])
         logs.announce(info.class_name)
         self._functions.clear()  # from here on targets are methods
-        actor = _ActorState(actor_id, info.class_name, info, spec["name"], spec["namespace"], request, restarts)
+        actor = _ActorState(actor_id, info.class_name, info, spec["name"], request, restarts)
         self._actor = actor
         try:
             with client.loop.lock:

@@ -119,6 +119,9 @@ class Node:
     def _on_actor_watch(self, client: int, actor: bytes) -> None:
         self._do(self._scheduler.watch_actor(client, actor))
 
+    def _on_actor_unwatch(self, client: int, actor: bytes) -> None:
+        self._scheduler.unwatch_actor(client, actor)
+
     def _on_actor_find(self, client: int, ticket: int, namespace: str, name: str) -> None:
         actor = self._scheduler.names.get((namespace, name))
         found = None if actor is None else (actor, self._scheduler.actors[actor].spec["info"])
