@@ -139,9 +139,12 @@ class Executor:
     def _cancel(self, task_id: bytes, recursive: bool) -> None:
         if recursive:
             self._client.cancel_children(task_id)
-        for job in self._queue:
+        for job in list(self._queue):
             if isinstance(job, Job) and job.id == task_id:
-                self._queue.remove(job)
+                try:
+                    self._queue.remove(job)
+                except ValueError:  # the main thread has just begun it
+                    break
                 self.answers.add(job.caller, self.cancelled(job))
                 self.answers.flush()
                 return
