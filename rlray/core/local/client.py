@@ -18,6 +18,7 @@ from rlray.core.engine import STREAMING, ActorInfo, CallSpec, Code, Context, Eng
 from rlray.core.local.actor_calls import ActorCalls
 from rlray.core.local.chunks import LocalChunk, packed
 from rlray.core.local.generators import Stream
+from rlray.core.local.lineage import make_again, remember
 from rlray.core.local.loop import Loop
 from rlray.core.local.references import Entry, LocalRef, Payload, References, owner_of
 from rlray.core.local.scheduler import Actor
@@ -228,6 +229,29 @@ class Client(Engine):
         task.entries = (entry,)
         entry.task = task
         self._go(task, actor)
+
+    def recover(self, ref: ObjectRef) -> bool:
+        """Make a lost value again and wait for it; False if that cannot be."""
+        entry = self.references.entry(ref)
+        with self.loop.lock:
+            if not entry.owned:
+                entry.payload, entry.fetching = None, True
+                self.post(owner_of(entry.id), ("recover", entry.id))
+            elif entry.payload is not None and not make_again(self, entry):
+                return False
+        self.wait_for([ref])
+        return True
+
+    def _on_recover(self, sender: int, object_id: bytes) -> None:
+        entry = self.references.entries.get(object_id)
+        if entry is not None and entry.payload is not None and not make_again(self, entry):
+            text = f"the file with the value of {object_id.hex()} is gone, and the value cannot be made again"
+            entry.payload = ("error", dumps_error(exc.ObjectLostError(text)))
+        self._on_fetch(sender, object_id)
+
+    def run_again(self, task: Task) -> None:
+        """Run a task of which there is nothing left but its results' entries."""
+        self._when_ready(task, lambda: self.submitter.enqueue(self.submitter.lane(task.spec), task))
 
     def _go(self, task: Task, actor: ObjectRef | None) -> None:
         task.ready, task.actor = True, actor
@@ -610,9 +634,13 @@ class Client(Engine):
         if task.sink is not None:
             task.sink.answered(values)
             return
+        stored = False
         for entry, (payload, inner) in zip(task.entries, values, strict=True):
             entry.task = None
             self.references.resolve(entry, payload, self.references.receive(inner))
+            stored |= payload[0] == "stored"
+        if stored:
+            remember(task)
 
     def _discard(self, result: tuple[Any, ...]) -> None:
         """An answer that nobody waits for: what it brings is not kept."""
