@@ -8,10 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlray.core.refs import ObjectRef
-from rlray.core.resources import Shape
+from rlray.core.resources import Wish
+
+if TYPE_CHECKING:
+    from rlray.core.placement_groups import GroupTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +52,22 @@ class Context:
     resources: Mapping[str, float] = field(default_factory=dict)
     gpu_ids: Sequence[str] = ()
     was_restarted: bool = False
+    placement_group_id: str | None = None
+    captures: bool = False  # what is started here goes into the same placement group
+    environment: str = ""
 
 
 class Engine(ABC):
     """Runs tasks and actors. Every method may be called from any thread."""
 
+    @property
+    @abstractmethod
+    def groups(self) -> GroupTable:
+        """What the engine does for placement groups."""
+
     @abstractmethod
     def submit(
-        self, code: Code, args: Sequence[Any], kwargs: Mapping[str, Any], request: Shape, options: Mapping[str, Any]
+        self, code: Code, args: Sequence[Any], kwargs: Mapping[str, Any], asked: Wish, options: Mapping[str, Any]
     ) -> list[ObjectRef]:
         """Start a task; returns its references at once. Raises TaskUnschedulableError if it can never run."""
 
@@ -67,7 +78,7 @@ class Engine(ABC):
         methods: Mapping[str, Mapping[str, Any]],
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        request: Shape,
+        asked: Wish,
         options: Mapping[str, Any],
     ) -> ObjectRef:
         """Start an actor; the reference stands for its life: the actor ends when the last such reference is gone.

@@ -12,8 +12,9 @@ import cloudpickle
 
 from rlray.core import engine as engines
 from rlray.core.engine import Code, Engine
-from rlray.core.options import ACTOR_OPTIONS, METHOD_OPTIONS, TASK_OPTIONS, checked, request, with_defaults
+from rlray.core.options import ACTOR_OPTIONS, METHOD_OPTIONS, TASK_OPTIONS, checked, wish, with_defaults
 from rlray.core.refs import ObjectRef
+from rlray.core.resources import Wish
 
 _METHOD_ATTRIBUTE = "__rlray_method__"
 
@@ -69,26 +70,26 @@ class RemoteFunction:
         self._function = function
         self._options = checked(options, TASK_OPTIONS, f"the remote function {function.__name__!r}")
         self._full = with_defaults(self._options, TASK_OPTIONS)
-        self._request = request(self._full, default_cpus=1)
+        self._wish = wish(self._full, 1, f"task {function.__name__!r}")
         self._signature = _signature(function)
         self._pickled: Code | None = None
         update_wrapper(self, function)
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Start the task. Raises TaskUnschedulableError at once if this machine can never run it."""
-        return self._submit(args, kwargs, self._full, self._request)
+        return self._submit(args, kwargs, self._full, self._wish)
 
     def options(self, **options: Any) -> TaskCaller:
         """The same function with other options, for this use only."""
         given = checked(options, TASK_OPTIONS, f"the remote function {self.__name__!r}")  # type: ignore[attr-defined]
         return TaskCaller(self, {**self._options, **given})
 
-    def _submit(self, args: Any, kwargs: Any, options: Mapping[str, Any], request: Any) -> Any:
+    def _submit(self, args: Any, kwargs: Any, options: Mapping[str, Any], asked: Wish) -> Any:
         _check_arguments(self._signature, self._function.__name__, args, kwargs)
         engine = _engine()
         if self._pickled is None:
             self._pickled = _code(self._function, f"the remote function {self._function.__name__!r}")
-        return _unwrap(engine.submit(self._pickled, args, kwargs, request, options))
+        return _unwrap(engine.submit(self._pickled, args, kwargs, asked, options))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = self._function.__name__
@@ -104,11 +105,11 @@ class TaskCaller:
     def __init__(self, function: RemoteFunction, options: Mapping[str, Any]) -> None:
         self._function = function
         self._full = with_defaults(options, TASK_OPTIONS)
-        self._request = request(self._full, default_cpus=1)
+        self._wish = wish(self._full, 1, f"task {function.__name__!r}")  # type: ignore[attr-defined]
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Start the task."""
-        return self._function._submit(args, kwargs, self._full, self._request)
+        return self._function._submit(args, kwargs, self._full, self._wish)
 
 
 class ActorClass:
@@ -145,7 +146,8 @@ class ActorClass:
         if self._pickled is None:
             self._pickled = _code(self._class, f"the actor class {self._class.__name__!r}")
         methods = methods_of(self._class)
-        life = engine.create_actor(self._pickled, methods, args, kwargs, request(full, default_cpus=0), full)
+        asked = wish(full, 0, f"actor {name!r}")
+        life = engine.create_actor(self._pickled, methods, args, kwargs, asked, full)
         return ActorHandle(life, name, methods, full["max_task_retries"])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -6,9 +6,15 @@ import pickle
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
-from rlray.core.exceptions import ActorDiedError, ActorUnavailableError, TaskCancelledError
+from rlray.core.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    RuntimeEnvSetupError,
+    TaskCancelledError,
+)
+from rlray.core.local.instructions import ActorState
 from rlray.core.local.references import Payload
-from rlray.core.local.scheduler import ActorState
 from rlray.core.local.submitter import Host
 from rlray.core.local.tasks import Task, first_error, to_wire
 from rlray.core.serialization import dumps_error
@@ -147,10 +153,13 @@ class ActorCalls:
 
 
 def _as_call_error(cause: bytes | None) -> bytes:
-    """The pickled ActorDiedError that calls get; an error of the constructor becomes its cause."""
+    """The pickled error that calls get: ActorDiedError, whose cause is an error of the constructor.
+
+    That the actor could not even be placed has errors of its own.
+    """
     if cause is None:
         return dumps_error(ActorDiedError("the actor is dead"))
     error = pickle.loads(cause)
-    if isinstance(error, ActorDiedError):
+    if isinstance(error, ActorDiedError | ActorUnschedulableError | RuntimeEnvSetupError):
         return cause
     return dumps_error(ActorDiedError(f"the actor's constructor raised, so it never lived:\n{error}", error))

@@ -15,6 +15,7 @@ import cloudpickle
 from rlray.core import exceptions as exc
 from rlray.core.engine import ActorInfo, Code, Context, Engine
 from rlray.core.local.actor_calls import ActorCalls
+from rlray.core.local.groups import Groups
 from rlray.core.local.loop import Loop
 from rlray.core.local.references import Payload, References, owner_of, task_of
 from rlray.core.local.scheduler import Actor
@@ -22,9 +23,10 @@ from rlray.core.local.submitter import Submitter
 from rlray.core.local.tasks import Arguments, Task, first_error, take_apart
 from rlray.core.local.values import Values
 from rlray.core.local.wire import Connection, Message
+from rlray.core.local.wishes import Wishes
 from rlray.core.local.zygote import NODE, RunSettings
 from rlray.core.refs import ObjectRef
-from rlray.core.resources import Shape, amounts, describe, fits
+from rlray.core.resources import Request, Wish, amounts, describe
 from rlray.core.serialization import dumps_error, serialize
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,9 @@ class Hooks(Protocol):
     def context(self) -> Mapping[str, Any]:
         """The fields of `Context` that the running task adds."""
 
+    def running(self) -> Request | None:
+        """What the running task or actor was given; None outside of both."""
+
 
 class Client(Engine):
     """One process's half of the embedded engine."""
@@ -58,11 +63,14 @@ class Client(Engine):
         self.settings = settings
         self.process = process
         self.hooks: Hooks | None = None
+        self.environment = settings.environment  # what tasks and actors started here inherit
         self.loop = Loop(settings.secret, self._handle, self._lost, self._idle)
         self.references = References(process, self.post, self._free, self._released, self.loop.attend, self._future)
-        self.values = Values(settings, self.references, self._ask, self.loop)
+        self.values = Values(settings, self.references, self.ask, self.loop)
         self.submitter = Submitter(self, settings.total)
         self.actors = ActorCalls(self)
+        self._groups = Groups(self)
+        self._wishes = Wishes(self)
         self.tasks: dict[bytes, Task] = {}
         self.log_key: bytes | None = None  # the node's, once it has said welcome
         self._peers: dict[int, Connection] = {}
@@ -80,9 +88,10 @@ class Client(Engine):
     # -- the Engine interface: tasks and actors ----------------------------------------------------------------------
 
     def submit(
-        self, code: Code, args: Sequence[Any], kwargs: Mapping[str, Any], request: Shape, options: Mapping[str, Any]
+        self, code: Code, args: Sequence[Any], kwargs: Mapping[str, Any], asked: Wish, options: Mapping[str, Any]
     ) -> list[ObjectRef]:
-        self._check_request(request, exc.TaskUnschedulableError, f"task {code.name!r}")
+        self.check_alive()
+        request = self._wishes.request(asked, exc.TaskUnschedulableError, "task", code.name)
         task = self._make_task(options["name"] or code.name, args, kwargs, options["num_returns"])
         task.code, task.request, task.retries = code, request, options["max_retries"]
         with self.loop.lock:
@@ -96,10 +105,11 @@ class Client(Engine):
         methods: Mapping[str, Mapping[str, Any]],
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        request: Shape,
+        asked: Wish,
         options: Mapping[str, Any],
     ) -> ObjectRef:
-        self._check_request(request, exc.ActorUnschedulableError, f"actor {code.name!r}")
+        self.check_alive()
+        request = self._wishes.request(asked, exc.ActorUnschedulableError, "actor", code.name)
         namespace = options["namespace"] or self.settings.namespace
         name = (namespace, options["name"]) if options["name"] else None
         parts, arguments, refs = self._pack(f"{code.name}.__init__", args, kwargs)
@@ -135,7 +145,7 @@ class Client(Engine):
             self.actors.created(actor.id)
         if name is None:  # nobody can object: no need to wait for an answer
             self.tell_node(("actor_create", 0, actor, False))
-        elif (taken := self._ask("actor_create", actor, options["get_if_exists"])) is not None:
+        elif (taken := self.ask("actor_create", actor, options["get_if_exists"])) is not None:
             with self.loop.lock:
                 del self._own_actors[actor.id]
             if isinstance(taken, str):
@@ -153,7 +163,7 @@ class Client(Engine):
     def call(
         self, actor: ObjectRef, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
     ) -> list[ObjectRef]:
-        self._check_alive()
+        self.check_alive()
         task = self._make_task(options["name"] or method, args, kwargs, options["num_returns"])
         task.method, task.retries, task.actor = method, options["max_task_retries"], actor
         with self.loop.lock:
@@ -164,7 +174,7 @@ class Client(Engine):
 
     def find_actor(self, name: str, namespace: str | None) -> tuple[ObjectRef, ActorInfo]:
         where = namespace or self.settings.namespace
-        found = self._ask("actor_find", where, name)
+        found = self.ask("actor_find", where, name)
         if found is None:
             raise ValueError(f"there is no living actor named {name!r} in namespace {where!r}")
         return self.claim(found[0]), pickle.loads(found[1])
@@ -174,7 +184,7 @@ class Client(Engine):
             return self.references.claim([object_id])[0]
 
     def kill(self, actor: ObjectRef, no_restart: bool) -> None:
-        self._check_alive()
+        self.check_alive()
         with self.loop.lock:
             self.actors.killed(actor.binary(), no_restart)
         self.tell_node(("actor_kill", actor.binary(), no_restart, "the actor was killed by kill()"))
@@ -209,7 +219,7 @@ class Client(Engine):
     # -- the Engine interface: objects -------------------------------------------------------------------------------
 
     def put(self, value: Any) -> ObjectRef:
-        self._check_alive()
+        self.check_alive()
         return self.values.put(serialize(value))
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
@@ -238,21 +248,25 @@ class Client(Engine):
 
     def _await(self, refs: Sequence[ObjectRef], count: int, timeout: float | None, or_error: bool = False) -> bool:
         """Wait until ``count`` of the values, or an error, are there; False if time ran out."""
-        self._check_alive()
-        hooks = self.hooks
+        self.check_alive()
         with self.values.awaiting(refs, count, or_error) as enough:
-            if enough():
-                return True
-            if hooks is None:
-                done: Callable[[], bool] = lambda: enough() or self._broken is not None  # noqa: E731
-            else:
-                done = lambda: enough() or self._broken is not None or hooks.interrupted()  # noqa: E731
-            with hooks.blocking() if hooks is not None else nullcontext():
-                in_time = self.loop.run_until(done, timeout)
+            return self.wait_until(enough, timeout)
+
+    def wait_until(self, enough: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait as `get` does, lending the CPU meanwhile; False if time ran out."""
+        hooks = self.hooks
+        if enough():
+            return True
+        if hooks is None:
+            done: Callable[[], bool] = lambda: enough() or self._broken is not None  # noqa: E731
+        else:
+            done = lambda: enough() or self._broken is not None or hooks.interrupted()  # noqa: E731
+        with hooks.blocking() if hooks is not None else nullcontext():
+            in_time = self.loop.run_until(done, timeout)
         if hooks is not None:
             hooks.check_interrupt()
         if not enough():
-            self._check_alive()
+            self.check_alive()
         return in_time
 
     def _missing(self, refs: Sequence[ObjectRef]) -> str:
@@ -265,7 +279,8 @@ class Client(Engine):
                 if task is None:
                     notes.append(f"a value of process {owner_of(ref.binary())}")
                 else:
-                    asks = f", which asks for {describe(task.request)}" if task.request else ""
+                    wanted = task.request.resources
+                    asks = f", which asks for {describe(wanted)}" if wanted else ""
                     notes.append(f"{task.name} ({task.where}{asks})")
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         return f"still missing {len(missing)} of {len(refs)} values: {', '.join(notes)}{more}"
@@ -290,10 +305,15 @@ class Client(Engine):
         return future
 
     def resources(self) -> tuple[dict[str, float], dict[str, float]]:
-        self._check_alive()
+        self.check_alive()
         with self.loop.lock:
             self.submitter.return_unused(contended=False)
-        return amounts(self.settings.total), self._ask("resources")
+        total = {**amounts(self.settings.total), "object_store_memory": float(self.settings.store_capacity)}
+        return total, self.ask("resources")
+
+    @property
+    def groups(self) -> Groups:
+        return self._groups
 
     def context(self) -> Context:
         settings = self.settings
@@ -301,6 +321,7 @@ class Client(Engine):
             job_id=settings.job_id,
             node_id=settings.node_id,
             worker_id=f"{self.process:08x}",
+            environment=self.environment,
             **{"namespace": settings.namespace, **(self.hooks.context() if self.hooks is not None else {})},
         )
 
@@ -317,17 +338,10 @@ class Client(Engine):
 
     # -- making calls ------------------------------------------------------------------------------------------------
 
-    def _check_alive(self) -> None:
+    def check_alive(self) -> None:
+        """Raise the error that ended the runtime, if it has ended."""
         if self._broken is not None:
             raise self._broken
-
-    def _check_request(self, request: Shape, error: type[exc.RayError], what: str) -> None:
-        self._check_alive()
-        if not fits(request, dict(self.settings.total)):
-            raise error(
-                f"{what} asks for {describe(request)}, but the cluster has {describe(self.settings.total)} in all; "
-                "ask for less, or give init() more"
-            )
 
     def _pack(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -402,16 +416,16 @@ class Client(Engine):
         """Send to the node."""
         self.loop.send(self._peers[NODE], message)
 
-    def _ask(self, kind: str, *args: Any) -> Any:
+    def ask(self, kind: str, *args: Any) -> Any:
         """Ask the node and wait for its answer."""
-        self._check_alive()
+        self.check_alive()
         with self.loop.lock:
             self._tickets += 1
             ticket = self._tickets
         self.tell_node((kind, ticket, *args))
         self.loop.run_until(lambda: ticket in self._replies or self._broken is not None)
         if ticket not in self._replies:
-            self._check_alive()
+            self.check_alive()
         return self._replies.pop(ticket)
 
     def _handle(self, connection: Connection, message: Message) -> None:
@@ -464,11 +478,14 @@ class Client(Engine):
     def _on_welcome(self, node: int, log_key: bytes) -> None:
         self.log_key = log_key
 
-    def _on_grant(self, node: int, request: Shape, worker: int) -> None:
+    def _on_grant(self, node: int, request: Request, worker: int) -> None:
         self.submitter.granted(request, worker)
 
-    def _on_refuse(self, node: int, request: Shape, reason: str) -> None:
-        self.submitter.refused(request, reason)
+    def _on_refuse(self, node: int, request: Request, error: bytes) -> None:
+        self.submitter.refused(request, error)
+
+    def _on_group(self, node: int, group: bytes, state: Any) -> None:
+        self._groups.changed(group, state)
 
     def _on_reclaim(self, node: int) -> None:
         self.submitter.return_unused(contended=True)

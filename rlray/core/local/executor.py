@@ -21,11 +21,12 @@ from rlray.core.engine import ActorInfo
 from rlray.core.exceptions import TaskCancelledError, task_error
 from rlray.core.local import logs
 from rlray.core.local.client import Client
+from rlray.core.local.environments import set_up
 from rlray.core.local.references import Payload
 from rlray.core.local.tasks import Slot, WireTask, put_together
 from rlray.core.local.wire import Message
 from rlray.core.refs import ObjectRef
-from rlray.core.resources import Shape, amounts
+from rlray.core.resources import Request, amounts
 from rlray.core.serialization import dumps_error, serialize
 
 _SHORT = 0.0005  # seconds: calls shorter than this share a message with the next one's answer
@@ -48,7 +49,7 @@ class Job:
     dependencies: list[ObjectRef]
     num_returns: int
     once: bool  # it must not run twice: its answer leaves before anything else starts
-    request: Shape
+    request: Request
 
 
 @dataclass(slots=True)
@@ -60,7 +61,7 @@ class _ActorState:
     info: ActorInfo
     name: str | None
     namespace: str
-    request: Shape
+    request: Request
     restarts: int
     instance: Any = None
     call: Callable[[Job], None] | None = None  # None: on the main thread
@@ -110,6 +111,8 @@ class Executor:
             case ("tasks", batch, codes):
                 self._codes.update(codes)
                 self._queue.extend([self._receive(sender, task) for task in batch])
+            case ("set_up", environment):
+                self._set_up(environment)
             case ("become", actor_id, spec, request, restarts):
                 self._queue.append(lambda: self._become(actor_id, spec, request, restarts))
             case ("take_back", ids):
@@ -118,6 +121,23 @@ class Executor:
                 self._cancel(task_id, recursive)
             case ("node_lost",):
                 os._exit(1)
+
+    def _set_up(self, environment: str) -> None:
+        """Take on a runtime environment: this worker has not run anything yet."""
+        try:
+            set_up(environment)
+        except OSError as why:
+            self._client.tell_node(("set_up", str(why)))
+        else:
+            self._client.environment = environment
+            self._client.tell_node(("set_up", None))
+
+    def running(self) -> Request | None:
+        """What the running task or actor was given; None outside of both."""
+        if self._actor is not None:
+            return self._actor.request
+        job = _running.get()
+        return job.request if job is not None else None
 
     def _receive(self, sender: int, task: WireTask) -> Job:
         task_id, target, name, arguments, arg_ids, slots, dependencies, num_returns, once, request = task
@@ -321,23 +341,25 @@ class Executor:
     def context(self) -> Mapping[str, Any]:
         """The fields of `rlray.core.engine.Context` that the running job adds."""
         fields: dict[str, Any] = {"gpu_ids": self._gpus}
-        job, actor = _running.get(), self._actor
+        job, actor, request = _running.get(), self._actor, self.running()
+        if request is not None and request.group:
+            fields |= {"placement_group_id": request.group.hex(), "captures": request.capture}
         if job is not None:
-            fields |= {"task_id": job.id.hex(), "task_name": job.name, "resources": amounts(job.request)}
+            fields |= {"task_id": job.id.hex(), "task_name": job.name, "resources": amounts(job.request.resources)}
         if actor is not None:
             fields |= {
                 "actor_id": actor.id.hex(),
                 "actor_name": actor.name or "",
                 "actor": actor.info,
                 "namespace": actor.namespace,
-                "resources": amounts(actor.request),
+                "resources": amounts(actor.request.resources),
                 "was_restarted": actor.restarts > 0,
             }
         return fields
 
     # -- being an actor ----------------------------------------------------------------------------------------------
 
-    def _become(self, actor_id: bytes, spec: Mapping[str, Any], request: Shape, restarts: int) -> None:
+    def _become(self, actor_id: bytes, spec: Mapping[str, Any], request: Request, restarts: int) -> None:
         client = self._client
         info = pickle.loads(spec["info"])
         logs.announce(info.class_name)

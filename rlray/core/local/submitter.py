@@ -1,6 +1,6 @@
 """Tasks on their way: which worker gets which, how many at once, and what happens when one dies.
 
-Per scheduling class (resources) the caller holds leases on workers and sends tasks straight to them. Short tasks are
+Per scheduling class (`Request`) the caller holds leases on workers and sends tasks straight to them. Short tasks are
 sent many at a time; how many follows their measured duration, so that a short task never waits long behind others
 while another worker is idle, and what has not been started can be taken back.
 """
@@ -13,12 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rlray.core.exceptions import RaySystemError, TaskCancelledError, WorkerCrashedError
+from rlray.core.exceptions import TaskCancelledError, WorkerCrashedError
 from rlray.core.local.loop import Loop
 from rlray.core.local.references import Payload, References
 from rlray.core.local.tasks import Task, first_error, to_wire
 from rlray.core.local.wire import Message
-from rlray.core.resources import Shape
+from rlray.core.resources import Request, Shape
 from rlray.core.serialization import dumps_error
 
 _AHEAD = 0.010  # seconds of work that a worker may be sent ahead
@@ -61,7 +61,7 @@ class Lease:
 class Lane:
     """All tasks of one class."""
 
-    request: Shape
+    request: Request
     most: int  # workers to ask for at once: what the machine can hold
     ready: deque[Task] = field(default_factory=deque)
     leases: dict[int, Lease] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Submitter:
     def __init__(self, host: Host, total: Shape) -> None:
         self._host = host
         self._total = dict(total)
-        self._lanes: dict[Shape, Lane] = {}
+        self._lanes: dict[Request, Lane] = {}
         self._lane_of: dict[int, Lane] = {}  # by leased worker
         self._known: dict[int, set[bytes]] = {}  # code that a process has already
         self._mean: dict[bytes, float] = {}  # measured seconds per call, by code
@@ -88,7 +88,7 @@ class Submitter:
             return
         lane = self._lanes.get(task.request)
         if lane is None:
-            fit = [self._total[name] // parts for name, parts in task.request]
+            fit = [self._total[name] // parts for name, parts in task.request.resources]
             lane = self._lanes[task.request] = Lane(task.request, min(fit, default=_ZERO_COST_LEASES))
         task.where = "waiting for a worker"
         lane.ready.append(task)
@@ -156,9 +156,12 @@ class Submitter:
             lane.demanded = wanted
             self._host.tell_node(("demand", lane.request, wanted))
 
-    def granted(self, request: Shape, worker: int) -> None:
+    def granted(self, request: Request, worker: int) -> None:
         """The node leases a worker to this process."""
-        lane = self._lanes[request]
+        lane = self._lanes.get(request)
+        if lane is None:  # its placement group is gone
+            self._host.tell_node(("return", worker))
+            return
         lane.demanded = max(0, lane.demanded - 1)
         lane.leases[worker] = lease = Lease(worker, used=time.monotonic())
         self._lane_of[worker] = lane
@@ -166,13 +169,20 @@ class Submitter:
         if not lease.running:
             self._unused(lane, lease)
 
-    def refused(self, request: Shape, reason: str) -> None:
-        """The node cannot start workers."""
-        lane = self._lanes[request]
+    def refused(self, request: Request, error: bytes) -> None:
+        """The node has no workers for tasks of this class, and says why."""
+        lane = self._lanes.get(request)
+        if lane is None:
+            return
         lane.demanded = 0
-        error: Payload = ("error", dumps_error(RaySystemError(reason)))
         while lane.ready:
-            self._host.finish(lane.ready.popleft(), error)
+            self._host.finish(lane.ready.popleft(), ("error", error))
+        self._forget_if_idle(lane)
+
+    def _forget_if_idle(self, lane: Lane) -> None:
+        """Placement groups come and go: their lanes must not pile up."""
+        if lane.request.group and not (lane.ready or lane.leases or lane.demanded):
+            self._lanes.pop(lane.request, None)
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
@@ -251,12 +261,13 @@ class Submitter:
     def _return(self, lane: Lane, lease: Lease) -> None:
         del lane.leases[lease.worker], self._lane_of[lease.worker]
         self._host.tell_node(("return", lease.worker))
+        self._forget_if_idle(lane)
 
     def return_unused(self, contended: bool) -> None:
         """Give back every lease without work; if others wait for resources, keep none for a while."""
         if contended:
             self._contended_until = time.monotonic() + 1.0
-        for lane in self._lanes.values():
+        for lane in list(self._lanes.values()):
             for lease in list(lane.leases.values()):
                 if not lease.running and not lane.ready:
                     self._return(lane, lease)
@@ -298,6 +309,7 @@ class Submitter:
                 lost = [running, *lost]
         self._again(lane, lost)
         self._pump(lane)
+        self._forget_if_idle(lane)
 
 
 def _cancelled(task: Task) -> Payload:

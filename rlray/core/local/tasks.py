@@ -9,7 +9,7 @@ from typing import Any
 from rlray.core.engine import Code
 from rlray.core.local.references import Payload, References
 from rlray.core.refs import ObjectRef
-from rlray.core.resources import Shape
+from rlray.core.resources import PLAIN, Request
 
 Slot = int | str
 """Where a resolved reference goes: the index of a positional argument, or the name of a keyword argument."""
@@ -32,7 +32,7 @@ class Task:
     dependencies: list[ObjectRef]  # what fills the slots
     num_returns: int
     retries: int  # left; -1: without end
-    request: Shape = ()
+    request: Request = PLAIN
     parent: bytes | None = None
     actor: ObjectRef | None = None  # the actor outlives the calls already made
     ready: bool = False  # its dependencies are there
