@@ -52,7 +52,7 @@ _WHERE = {
     "shutdown": "rlray.core.api",
     "wait": "rlray.core.api",
 }
-_MODULES = ("envs", "exceptions", "train")
+_MODULES = ("envs", "exceptions", "runtime_env", "train", "util")
 
 __all__ = [*sorted(_WHERE), *_MODULES]
 

@@ -31,8 +31,10 @@ SURFACE = {
     "method",
     "put",
     "remote",
+    "runtime_env",
     "shutdown",
     "train",
+    "util",
     "wait",
 }
 
@@ -98,6 +100,7 @@ def test_signatures_are_rays() -> None:
             "num_gpus": None,
             "resources": None,
             "object_store_memory": None,
+            "runtime_env": None,
             "namespace": None,
             "ignore_reinit_error": False,
             "log_to_driver": True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 import rlray
-from tests.support import wait_until
+from rlray.core.resources import machine_memory
+from tests.support import run_driver, wait_until
 
 GB = 1_000_000_000
 
@@ -36,6 +38,13 @@ def test_the_cluster_shows_memory_and_the_object_store_in_bytes() -> None:
     total = rlray.cluster_resources()
     assert (total["memory"], total["object_store_memory"]) == (4.0 * GB, float(64 << 20))
     assert set(rlray.available_resources()) == set(total)
+
+
+def test_by_default_memory_is_what_the_store_leaves() -> None:
+    code = "import rlray; rlray.init(num_cpus=1); print(rlray.cluster_resources()); rlray.shutdown()"
+    total = ast.literal_eval(run_driver(code))
+    assert total["memory"] + total["object_store_memory"] == machine_memory()
+    assert 0.69 < total["memory"] / machine_memory() < 0.71
 
 
 def test_a_value_in_the_store_shows_as_taken() -> None:

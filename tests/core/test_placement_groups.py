@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import rlray
+from rlray.core.engine import current
 from rlray.util import remove_placement_group
 from rlray.util.placement_group import (
     PlacementGroup,
@@ -24,7 +25,7 @@ from rlray.util.scheduling_strategies import (
     NodeLabelSchedulingStrategy,
     PlacementGroupSchedulingStrategy,
 )
-from tests.support import wait_until
+from tests.support import run_driver, wait_until
 
 pytestmark = pytest.mark.usefixtures("cluster")
 Make = Callable[..., PlacementGroup]
@@ -75,6 +76,9 @@ class Member:
     def pid(self) -> int:
         return os.getpid()
 
+    def wait_for(self, group: PlacementGroup) -> bool:
+        return group.wait(20)
+
     def make(self, **options: Any) -> PlacementGroup:
         group = placement_group([{"CPU": 1}], **options)
         assert group.wait(20)
@@ -92,6 +96,16 @@ def test_a_group_takes_its_bundles_until_it_is_removed(make: Make) -> None:
     assert (free("CPU"), free("special")) == (4.0, 2.0)
     remove_placement_group(group)
     assert (free("CPU"), free("special")) == (4.0, 2.0), "removing twice gives back once"
+
+
+def test_the_function_is_found_where_ray_has_it() -> None:
+    """Also after the module of the same name was imported."""
+    code = """
+import rlray
+from rlray.util.placement_group import placement_group
+print(rlray.util.placement_group is placement_group)
+"""
+    assert run_driver(code).strip() == "True"
 
 
 def test_ready_gets_the_group_itself(make: Make) -> None:
@@ -163,6 +177,26 @@ def test_groups_travel_and_can_be_removed_by_others(make: Make) -> None:
     assert wait_until(lambda: placement_group_table(group)["state"] == "REMOVED", 10)
     with pytest.raises(ValueError, match="has been removed"):
         group.wait(20)
+
+
+def test_a_handle_may_arrive_before_the_node_has_heard_of_the_group() -> None:
+    members = [Member.remote() for _ in range(2)]
+    for _ in range(200):
+        group = placement_group([{"CPU": 1}])
+        assert rlray.get([member.wait_for.remote(group) for member in members], timeout=20) == [True, True]
+        remove_placement_group(group)
+
+
+def test_groups_that_came_and_went_leave_nothing_with_the_caller() -> None:
+    engine: Any = current()
+    before, known = len(engine.submitter._lanes), len(engine._wishes._known)
+    for _ in range(20):
+        group = placement_group([{"CPU": 1}])
+        assert rlray.get(where.options(**within(group)).remote(), timeout=20)[0] == group
+        remove_placement_group(group)
+    assert wait_until(lambda: len(engine.submitter._lanes) <= before, 10)
+    assert not engine.groups._known
+    assert len(engine._wishes._known) == known
 
 
 def test_names(make: Make) -> None:

@@ -282,6 +282,16 @@ def test_requests_of_a_group_take_from_its_bundles_only() -> None:
     scheduler.validate()
 
 
+def test_a_bundle_that_is_named_is_the_only_one_that_will_do() -> None:
+    scheduler = make(cpus=4)
+    scheduler.create_group(group("pair", {"CPU": 1}, {"CPU": 1}), DRIVER, False)
+    first, second = (ask({"CPU": 1}, group=b"pair", bundle=index) for index in (0, 1))
+    lease(scheduler, first)
+    assert not only(plan.StartWorker, scheduler.demand(DRIVER, first, 1))
+    assert len(only(plan.StartWorker, scheduler.demand(DRIVER, second, 1))) == 1
+    scheduler.validate()
+
+
 def test_a_task_that_waits_lends_its_cpu_inside_its_group() -> None:
     scheduler = make(cpus=1)
     scheduler.create_group(group("one", {"CPU": 1}), DRIVER, False)
