@@ -13,7 +13,7 @@ from rlray.core import engine as engines
 from rlray.core.engine import Context, Engine
 from rlray.core.refs import ObjectRef
 from rlray.core.remote import ActorClass, ActorHandle, RemoteFunction
-from rlray.core.runtime_env import RuntimeEnv, parsed
+from rlray.core.runtime_env import RuntimeEnv, known_good, parsed
 
 _init_lock = threading.Lock()
 
@@ -284,7 +284,7 @@ class RuntimeContext:
     @property
     def runtime_env(self) -> RuntimeEnv:
         """What this code was set up with, and its tasks and actors are by default."""
-        return RuntimeEnv(**parsed(self._context.environment))
+        return known_good(parsed(self._context.environment))
 
     def get_runtime_env_string(self) -> str:
         """The same as JSON."""

@@ -18,7 +18,8 @@ class RuntimeEnv(dict[str, Any]):
     """What ``runtime_env=`` takes, checked when it is made; a plain dict with the same keys does as well.
 
     Args:
-        env_vars: Environment variables. ``${NAME}`` in a value stands for that variable of the worker.
+        env_vars: Environment variables. ``${NAME}`` in a value stands for that variable of the worker. What workers
+            have imported before (numpy, and ``preload`` of init) has read its variables already.
         working_dir: A local directory. It is the worker's current directory and first on its ``sys.path``. It is used
             in place, not copied: a change made after the submission is seen.
         py_modules: Packages and modules that can be imported: local directories, ``.py`` files, or imported modules.
@@ -47,15 +48,18 @@ class RuntimeEnv(dict[str, Any]):
         super().__init__({name: value for name, value in given.items() if value is not None})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (dict(self),)
+        return known_good, (dict(self),)
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict with the same content."""
         return dict(self)
 
 
-def _again(content: dict[str, Any]) -> RuntimeEnv:
-    return RuntimeEnv(**content)
+def known_good(content: Mapping[str, Any]) -> RuntimeEnv:
+    """An environment that was checked before; its directories may have gone since."""
+    environment = RuntimeEnv()
+    environment.update(content)
+    return environment
 
 
 def _variables(given: Any) -> dict[str, str]:

@@ -114,6 +114,16 @@ def test_a_value_may_mention_other_variables() -> None:
     assert odd == "${NO_SUCH_VARIABLE}"
 
 
+def test_pythonpath_counts(project: Path) -> None:
+    @rlray.remote(**environment(PYTHONPATH=f"{project}:{project.parent}"))
+    def use() -> int:
+        import only_here
+
+        return int(only_here.VALUE)
+
+    assert rlray.get(use.remote()) == 41
+
+
 def test_a_worker_serves_one_environment_and_is_used_again_for_it() -> None:
     red, blue = (place.options(**environment(C=name)) for name in ("red", "blue"))
     pids: dict[str, set[int]] = {"red": set(), "blue": set(), "none": set()}
@@ -206,6 +216,11 @@ def test_a_directory_that_is_gone_when_it_is_needed(project: Path) -> None:
         with pytest.raises(rlray.exceptions.RuntimeEnvSetupError, match="project"):
             rlray.get(ref, timeout=20)
     assert wait_until(lambda: rlray.available_resources()["CPU"] == 4.0, 10)
+
+
+def test_a_variable_that_the_system_does_not_take() -> None:
+    with pytest.raises(rlray.exceptions.RuntimeEnvSetupError, match="surrogates not allowed"):
+        rlray.get(variables.options(**environment(C="\ud800")).remote(), timeout=20)
 
 
 # -- what is wrong ---------------------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from rlray.core.engine import ActorInfo, Code, Context, Engine
 from rlray.core.local.actor_calls import ActorCalls
 from rlray.core.local.groups import Groups
 from rlray.core.local.loop import Loop
+from rlray.core.local.records import Actor
 from rlray.core.local.references import Payload, References, owner_of, task_of
-from rlray.core.local.scheduler import Actor
 from rlray.core.local.submitter import Submitter
 from rlray.core.local.tasks import Arguments, Task, first_error, take_apart
 from rlray.core.local.values import Values

@@ -19,7 +19,8 @@ def set_up(environment: str) -> None:
     Raises: OSError if a directory has gone since the environment was checked.
     """
     fields = parsed(environment)
-    os.environ.update(_expanded(fields.get("env_vars", {})))
+    variables = _expanded(fields.get("env_vars", {}))
+    os.environ.update(variables)
     places = []
     if "working_dir" in fields:
         os.chdir(fields["working_dir"])
@@ -28,6 +29,7 @@ def set_up(environment: str) -> None:
         if not os.path.exists(module):
             raise FileNotFoundError(f"there is no module at {module!r} any more")
         places.append(str(Path(module).parent))
+    places += [place for place in variables.get("PYTHONPATH", "").split(os.pathsep) if place]
     sys.path[:0] = dict.fromkeys(places)
 
 

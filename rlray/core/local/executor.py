@@ -126,7 +126,7 @@ class Executor:
         """Take on a runtime environment: this worker has not run anything yet."""
         try:
             set_up(environment)
-        except OSError as why:
+        except Exception as why:  # whatever it is, somebody waits for the answer
             self._client.tell_node(("set_up", str(why)))
         else:
             self._client.environment = environment

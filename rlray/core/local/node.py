@@ -13,6 +13,7 @@ from rlray.core.local import instructions as do
 from rlray.core.local import scheduler as plan
 from rlray.core.local.logs import LogHub
 from rlray.core.local.loop import Loop
+from rlray.core.local.records import Actor, Group
 from rlray.core.local.references import owner_of
 from rlray.core.local.store import Arena, Extents
 from rlray.core.local.wire import Connection, Message
@@ -44,6 +45,7 @@ class Node:
         self._pids: dict[int, int] = {}
         self._unsettled: dict[int, set[int]] = {}  # dead process -> who has not said yet what of its memory is in use
         self._claims: dict[int, set[int]] = {}  # extent of a dead process -> who still reads it
+        self._catching_up = False
         self._stop = False
         self._log_key = b""
         self._loop.listen(settings.socket_path(NODE))
@@ -99,10 +101,12 @@ class Node:
 
     def _await_news_of(self, client: int, name: bytes, known: Mapping[bytes, object]) -> None:
         """What ``client`` names, another process has made: its message has arrived, but may not have been read yet."""
-        if name and name not in known and owner_of(name) != client:
+        if name and name not in known and owner_of(name) != client and not self._catching_up:
+            self._catching_up = True  # not from within: messages of one process must stay in order
             self._loop.read_now(owner_of(name))
+            self._catching_up = False
 
-    def _on_actor_create(self, client: int, ticket: int, actor: plan.Actor, get_if_exists: bool) -> None:
+    def _on_actor_create(self, client: int, ticket: int, actor: Actor, get_if_exists: bool) -> None:
         existing = self._scheduler.names.get(actor.name) if actor.name is not None else None
         if existing is not None and get_if_exists:
             self._send(client, ("reply", ticket, (existing, self._scheduler.actors[existing].spec["info"])))
@@ -148,7 +152,7 @@ class Node:
         detached: bool,
     ) -> None:
         try:
-            todo = self._scheduler.create_group(plan.Group(group, bundles, strategy, name), client, detached)
+            todo = self._scheduler.create_group(Group(group, bundles, strategy, name), client, detached)
         except ValueError as taken:
             self._send(client, ("reply", ticket, str(taken)))
             return

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from rlray.core.exceptions import (
     ActorPlacementGroupRemoved,
@@ -21,11 +19,9 @@ from rlray.core.exceptions import (
 )
 from rlray.core.local.instructions import (
     ActorChanged,
-    ActorState,
     Become,
     Grant,
     GroupChanged,
-    GroupState,
     Instruction,
     KillWorker,
     Reclaim,
@@ -34,6 +30,7 @@ from rlray.core.local.instructions import (
     StartWorker,
 )
 from rlray.core.local.pools import Gpus, Pool, take_together
+from rlray.core.local.records import Actor, Group
 from rlray.core.local.waiting import Waiting
 from rlray.core.local.workers import Worker, Workers
 from rlray.core.resources import UNIT, Request, Shape
@@ -41,40 +38,6 @@ from rlray.core.serialization import dumps_error
 
 _MAX_FAILED_STARTS = 5
 _REMEMBERED = 1_000  # dead actors, and removed groups, of which one can still be told what became of them
-
-
-@dataclass(slots=True)
-class Actor:
-    """An actor. ``spec`` is what its worker needs to construct it; the scheduler never looks inside."""
-
-    id: bytes
-    creator: int
-    request: Request
-    spec: Any
-    name: tuple[str, str] | None  # (namespace, name)
-    detached: bool
-    restarts_left: int  # -1: without end
-    waits: bool = False  # for the arguments of its constructor
-    state: ActorState = "pending"
-    worker: int | None = None
-    cause: bytes | None = None
-    restarts: int = 0
-    watchers: set[int] = field(default_factory=set)
-    groups: set[bytes] = field(default_factory=set)  # placement groups that end with it
-
-
-@dataclass(slots=True)
-class Group:
-    """A placement group."""
-
-    id: bytes
-    bundles: tuple[Shape, ...]
-    strategy: str
-    name: tuple[str, str] | None  # (namespace, name)
-    state: GroupState = "pending"
-    pools: list[Pool] = field(default_factory=list)  # one per bundle
-    workers: set[int] = field(default_factory=set)  # that run what names the group
-    watchers: set[int] = field(default_factory=set)
 
 
 class Scheduler:
