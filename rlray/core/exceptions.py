@@ -29,6 +29,7 @@ from typing import Any
 
 __all__ = [
     "ActorDiedError",
+    "ActorExit",
     "ActorPlacementGroupRemoved",
     "ActorUnavailableError",
     "ActorUnschedulableError",
@@ -91,6 +92,10 @@ class ActorDiedError(RayActorError):
 
 class ActorUnavailableError(RayActorError):
     """The actor's process died during this call and is being restarted; later calls may succeed."""
+
+
+class ActorExit(BaseException):
+    """Raised by ``exit_actor`` to leave the method that called it; the actor then ends. Do not catch it."""
 
 
 class TaskUnschedulableError(RayError):

@@ -48,6 +48,18 @@ def _environment(value: Any) -> Any:
     return None if value is None else RuntimeEnv(**value)
 
 
+def _returns(value: Any) -> bool:
+    return value == "streaming" if isinstance(value, str) else bool(value >= 0)
+
+
+def _exceptions(value: Any) -> bool:
+    return isinstance(value, bool) or all(isinstance(one, type) and issubclass(one, BaseException) for one in value)
+
+
+def _group_sizes(value: Any) -> bool:
+    return value is None or all(isinstance(size, int) and size >= 1 for size in value.values())
+
+
 _NONE = type(None)
 _AMOUNT = Option(None, (int, float, _NONE), _at_least(0), "at least 0")
 _NAME = Option(None, (str, _NONE), _not_empty, "not empty")
@@ -72,10 +84,16 @@ _COMMON = {
     "placement_group_bundle_index": Option(-1, (int,)),
     "placement_group_capture_child_tasks": Option(None, (bool, _NONE)),
 }
+_NUM_RETURNS = Option(1, (int, str), _returns, "at least 0, or 'streaming'")
+_RETRY_EXCEPTIONS = Option(False, (bool, list, tuple), _exceptions, "True, False or a list of exception classes")
+_BACKPRESSURE = Option(-1, (int,), lambda value: value == -1 or value > 0, "positive (-1: no limit)")
 TASK_OPTIONS: dict[str, Option] = {
     **_COMMON,
-    "num_returns": Option(1, (int,), _at_least(0), "at least 0"),
+    "num_returns": _NUM_RETURNS,
     "max_retries": Option(3, (int,), _at_least(-1), _RETRIES),
+    "retry_exceptions": _RETRY_EXCEPTIONS,
+    "max_calls": Option(0, (int,), _at_least(0), "at least 0 (0: never)"),
+    "_generator_backpressure_num_objects": _BACKPRESSURE,
 }
 ACTOR_OPTIONS: dict[str, Option] = {
     **_COMMON,
@@ -87,11 +105,15 @@ ACTOR_OPTIONS: dict[str, Option] = {
     "max_restarts": Option(0, (int,), _at_least(-1), _RETRIES),
     "max_task_retries": Option(0, (int,), _at_least(-1), _RETRIES),
     "max_concurrency": Option(None, (int, _NONE), _at_least(1), "at least 1"),
+    "concurrency_groups": Option(None, (Mapping, _NONE), _group_sizes, "numbers of calls by name, each at least 1"),
 }
 METHOD_OPTIONS: dict[str, Option] = {
-    "num_returns": Option(1, (int,), _at_least(0), "at least 0"),
+    "num_returns": _NUM_RETURNS,
     "name": _NAME,
     "max_task_retries": Option(0, (int,), _at_least(-1), _RETRIES),
+    "retry_exceptions": _RETRY_EXCEPTIONS,
+    "concurrency_group": _NAME,
+    "_generator_backpressure_num_objects": _BACKPRESSURE,
 }
 
 
@@ -141,11 +163,13 @@ def wish(options: Mapping[str, Any], default_cpus: float, what: str) -> Wish:
     strategy = _strategy(options)
     if isinstance(strategy, PlacementGroupSchedulingStrategy):
         group, index = strategy.placement_group or PlacementGroup.empty(), strategy.placement_group_bundle_index
+        bundles = tuple(shape(bundle) for bundle in group.bundle_specs)
         if not group.is_empty:
-            check_room(asked, [shape(bundle) for bundle in group.bundle_specs], index, what)
+            check_room(asked, bundles, index, what)
         elif index != -1:
             raise ValueError(f"placement_group_bundle_index of {what} is {index!r}, but no placement_group is given")
-        return Wish(asked, environment, group.id.binary(), index, strategy.placement_group_capture_child_tasks)
+        capture = strategy.placement_group_capture_child_tasks
+        return Wish(asked, environment, group.id.binary(), index, bundles, capture)
     if isinstance(strategy, NodeAffinitySchedulingStrategy):
         return Wish(asked, environment, b"", node="" if strategy.soft else strategy.node_id)
     return Wish(asked, environment, None if strategy is None else b"")

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rlray.core import engine as engines
 from rlray.core.resources import Shape, amounts, describe, fits, shape
 
 if TYPE_CHECKING:
+    from rlray.core.engine import Engine
     from rlray.core.refs import ObjectRef
 
 STRATEGIES = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
@@ -128,7 +128,7 @@ class PlacementGroup:
         return f"PlacementGroup({self.id.hex()})"
 
 
-def _engine() -> engines.Engine:
+def _engine() -> Engine:
     from rlray.core.api import ensure_running
 
     return ensure_running()

@@ -22,6 +22,7 @@ class Wish(NamedTuple):
     environment: str = ""  # its own `runtime_env`, see `rlray.core.runtime_env`
     group: bytes | None = None  # None: nothing was said, b"": none
     bundle: int = -1  # any
+    bundles: tuple[Shape, ...] = ()  # of the group
     capture: bool | None = None  # None: nothing was said
     node: str = ""  # the only node that will do, if one was named
 
@@ -33,7 +34,7 @@ class Request(NamedTuple):
     environment: str = ""  # what its worker must be set up with, see `rlray.core.runtime_env`
     group: bytes = b""  # the placement group whose bundles the resources come from
     bundle: int = -1  # which of them; -1: any
-    capture: bool = False  # what it starts itself goes into the same group
+    capture: tuple[Shape, ...] = ()  # the group's bundles, if what it starts itself goes there too
 
 
 PLAIN = Request()

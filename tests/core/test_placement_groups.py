@@ -189,14 +189,37 @@ def test_a_handle_may_arrive_before_the_node_has_heard_of_the_group() -> None:
 
 def test_groups_that_came_and_went_leave_nothing_with_the_caller() -> None:
     engine: Any = current()
-    before, known = len(engine.submitter._lanes), len(engine._wishes._known)
+    before = len(engine.submitter._lanes)
     for _ in range(20):
         group = placement_group([{"CPU": 1}])
         assert rlray.get(where.options(**within(group)).remote(), timeout=20)[0] == group
         remove_placement_group(group)
     assert wait_until(lambda: len(engine.submitter._lanes) <= before, 10)
     assert not engine.groups._known
-    assert len(engine._wishes._known) == known
+
+
+def test_a_task_that_waits_for_its_arguments_finds_its_group_again(make: Make) -> None:
+    group = make({"CPU": 1})
+    inside = where.options(**within(group))
+    argument = rlray.remote(lambda: time.sleep(0.5)).remote()
+    late = rlray.remote(lambda argument: get_current_placement_group()).options(**within(group)).remote(argument)
+    assert rlray.get(inside.remote(), timeout=20)[0] == group
+    engine: Any = current()
+    assert wait_until(lambda: not any(request.group for request in engine.submitter._lanes), 10)
+    assert rlray.get(late, timeout=20) == group
+
+
+def test_map_in_a_group(make: Make) -> None:
+    group = make({"CPU": 2})
+    task = rlray.remote(lambda item: (item, get_current_placement_group()))
+    assert rlray.get(list(task.options(**within(group)).map(range(20))), timeout=20) == [(i, group) for i in range(20)]
+
+    @rlray.remote(num_cpus=0)
+    def outer() -> Any:
+        return rlray.get(list(task.options(num_cpus=1).map(range(3))))
+
+    captured = outer.options(**within(group, capture=True)).remote()
+    assert rlray.get(captured, timeout=20) == [(i, group) for i in range(3)]
 
 
 def test_names(make: Make) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlray.core.exceptions import RaySystemError, TaskPlacementGroupRemoved
 from rlray.core.local.instructions import GroupState
 from rlray.core.local.pools import Pool, take_together
+from rlray.core.local.references import LocalRef
 from rlray.core.placement_groups import PlacementGroup
 from rlray.core.refs import ObjectRef
 from rlray.core.resources import UNIT, Shape, amounts, describe
@@ -24,7 +25,7 @@ class _Known:
     """A group of which the node tells this process."""
 
     state: GroupState = "pending"
-    ready: ObjectRef | None = None  # gets the handle
+    ready: LocalRef | None = None  # gets the handle
     handle: bytes = b""  # pickled
 
 
@@ -109,9 +110,9 @@ class Groups:
             return
         if known.state == "removed":
             error = ("error", dumps_error(TaskPlacementGroupRemoved("the placement group has been removed")))
-            self._client.references.resolve(known.ready.binary(), error, [])
+            self._client.references.resolve(known.ready.entry, error)
         else:
-            self._client.references.resolve(known.ready.binary(), ("inline", known.handle, []), [])
+            self._client.references.resolve(known.ready.entry, ("inline", known.handle, []))
 
     def find(self, name: str) -> bytes:
         """The living group of that name. Raises ValueError if there is none."""
@@ -144,5 +145,5 @@ class Groups:
 
     def current(self) -> bytes:
         """The group that the calling task or actor runs in; empty if none."""
-        running = self._client.hooks.running() if self._client.hooks is not None else None
+        running = self._client.hooks.running_request() if self._client.hooks is not None else None
         return running.group if running is not None else b""

@@ -5,17 +5,16 @@ from __future__ import annotations
 import gc
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from rlray.core.exceptions import ObjectStoreFullError, RayTaskError
 from rlray.core.local.loop import Loop
-from rlray.core.local.references import Payload, References, stored
+from rlray.core.local.references import LocalRef, Payload, References, stored
 from rlray.core.local.store import INLINE_LIMIT, Arena, split
 from rlray.core.local.zygote import RunSettings
 from rlray.core.refs import ObjectRef
-from rlray.core.serialization import Serialized, deserialize
+from rlray.core.serialization import IMMUTABLE, Serialized, deserialize, serialize
 
 _FULL_PATIENCE = 10.0  # seconds a full store is given to empty
 
@@ -28,28 +27,39 @@ class Values:
         self._capacity = settings.store_capacity
         self._references, self._ask, self._loop = references, ask, loop
 
-    def put(self, value: Serialized) -> ObjectRef:
+    def put(self, value: Any) -> LocalRef:
         """Own a value from now on."""
-        payload = self.place(value)
+        payload, inner = self.place(value)
         with self._loop.lock:
             ref = self._references.own_put()
-            self._references.resolve(ref.binary(), payload, value.refs)
+            self._references.resolve(ref.entry, payload, inner)
         return ref
 
     def payload(self, value: Serialized) -> tuple[Payload, list[ObjectRef]]:
         """The arguments of a call as a payload, and the references to keep alive as long as it is needed."""
         if value.nbytes <= INLINE_LIMIT:
             return ("inline", value.data, split(value.buffers)), value.refs
-        ref = self.put(value)
         with self._loop.lock:
-            payload = self._references.entries[ref.binary()].payload
-        assert payload is not None
+            ref = self._references.own_put()
+        payload = self._store(value)
+        with self._loop.lock:
+            self._references.resolve(ref.entry, payload)
         return payload, [ref, *value.refs]
 
-    def place(self, value: Serialized) -> Payload:
-        """Put a value where it can be read from: into the payload itself if it is small, else into the store."""
-        if value.nbytes <= INLINE_LIMIT:
-            return ("inline", value.data, split(value.buffers))
+    def place(self, value: Any) -> tuple[Payload, list[ObjectRef]]:
+        """Put a value where it can be read from, and name the references inside it.
+
+        Raises whatever pickling raises; ObjectStoreFullError.
+        """
+        kind = type(value)
+        if kind in IMMUTABLE and ((kind is not str and kind is not bytes) or len(value) <= INLINE_LIMIT):
+            return ("value", value), []
+        whole = serialize(value)
+        if whole.nbytes <= INLINE_LIMIT:
+            return ("inline", whole.data, split(whole.buffers)), whole.refs
+        return self._store(whole), whole.refs
+
+    def _store(self, value: Serialized) -> Payload:
         layout, size = self._arena.layout(value)
         extent, offset = self._allocate(size)
         self._arena.write(offset, value)
@@ -74,14 +84,15 @@ class Values:
 
     def load(self, ref: ObjectRef) -> Any:
         """The value, which must be there; raises it if it is an error."""
-        with self._loop.lock:
-            payload = self._references.entries[ref.binary()].payload
+        payload = self._references.entry(ref).payload
         assert payload is not None
         return self.unpack(payload, ref)
 
     def unpack(self, payload: Payload, keep: object) -> Any:
         """What a payload stands for; arrays in the store keep ``keep`` alive."""
         kind = payload[0]
+        if kind == "value" or kind == "end":
+            return payload[1]
         if kind == "inline":
             return deserialize(payload[1], payload[2])
         if kind == "stored":
@@ -90,40 +101,7 @@ class Values:
         error = pickle.loads(payload[1])
         raise error.as_instanceof_cause() if isinstance(error, RayTaskError) else error
 
-    @contextmanager
-    def awaiting(self, refs: Sequence[ObjectRef], count: int, or_error: bool = False) -> Iterator[Callable[[], bool]]:
-        """Ask for values; gives a function that says whether ``count`` of them, or an error, are there."""
-        there, failed = 0, False
-
-        def watch(ref: ObjectRef) -> Callable[[], None]:
-            def arrived() -> None:
-                nonlocal there, failed
-                there += 1
-                failed |= or_error and self.is_error(ref)
-
-            return arrived
-
-        asked: list[tuple[ObjectRef, Callable[[], None]]] = []
-        with self._loop.lock:
-            for ref in refs:
-                arrived = watch(ref)
-                if self._references.when_ready(ref, arrived):
-                    arrived()
-                else:
-                    asked.append((ref, arrived))
-        try:
-            yield lambda: failed or there >= count
-        finally:
-            if there < len(refs):
-                with self._loop.lock:
-                    self._references.forget_waiting(asked)
-
     def is_error(self, ref: ObjectRef) -> bool:
         """Whether an error stands in the value's place."""
-        payload = self._references.entries[ref.binary()].payload
+        payload = self._references.entry(ref).payload
         return payload is not None and payload[0] == "error"
-
-    def wait_for(self, refs: Sequence[ObjectRef]) -> None:
-        """Wait until all values are there."""
-        with self.awaiting(refs, len(refs)) as enough:
-            self._loop.run_until(enough)

@@ -84,7 +84,7 @@ class Zygote:
         try:
             self._preload(_BASE)
             self._loop.send(self._node, ("ready",))
-            self._preload(self._settings.preload)
+            self._preload(("asyncio", *self._settings.preload))
             gc.collect()
             gc.freeze()  # the children share these pages: let their collectors not touch them
             watch = self._watch_driver()
