@@ -252,6 +252,19 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     return ActorHandle(life, info.class_name, info.methods, info.max_task_retries)
 
 
+def list_named_actors(all_namespaces: bool = False) -> list[Any]:
+    """The names of living actors in this namespace, sorted. Ray's ``ray.util.list_named_actors``.
+
+    With ``all_namespaces``, instead ``{"name": ..., "namespace": ...}`` for each in any namespace.
+    """
+    engine = ensure_running()
+    found = sorted(engine.named_actors())
+    if all_namespaces:
+        return [{"name": name, "namespace": namespace} for namespace, name in found]
+    here = engine.context().namespace
+    return [name for namespace, name in found if namespace == here]
+
+
 def cluster_resources() -> dict[str, float]:
     """Amounts by name that the runtime has in all."""
     return ensure_running().resources()[0]
@@ -370,6 +383,7 @@ __all__ = [
     "init",
     "is_initialized",
     "kill",
+    "list_named_actors",
     "put",
     "remote",
     "shutdown",

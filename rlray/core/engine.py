@@ -139,6 +139,10 @@ class Engine(ABC):
         """The living actor of that name. Raises ValueError if there is none."""
 
     @abstractmethod
+    def named_actors(self) -> list[tuple[str, str]]:
+        """(namespace, name) of every living actor that has a name."""
+
+    @abstractmethod
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
         """The values in order; raises the first error among them, or GetTimeoutError."""
 

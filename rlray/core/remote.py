@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import update_wrapper
 from typing import Any
 
@@ -11,7 +11,7 @@ import cloudpickle
 
 from rlray.core import engine as engines
 from rlray.core.engine import STREAMING, CallSpec, Code, Engine
-from rlray.core.mapping import Map
+from rlray.core.mapping import Map, Spread
 from rlray.core.options import ACTOR_OPTIONS, METHOD_OPTIONS, TASK_OPTIONS, checked, wish, with_defaults
 from rlray.core.refs import ObjectRef
 from rlray.core.resources import Wish
@@ -298,6 +298,14 @@ class ActorMethod:
     def map(self, items: Iterable[Any]) -> Map:
         """A call per item of any iterable, in order; see `RemoteFunction.map`."""
         return _map(engines.current(), self._spec, self._life, items, self._name, self._signature)
+
+    @staticmethod
+    def map_over(methods: Sequence[ActorMethod], items: Iterable[Any]) -> Map:
+        """As `map`, over the same method of several actors: each item goes to an actor that has little to do."""
+        engine, first = engines.current(), methods[0]
+        first._signature.check(first._name, (None,), {})
+        calls = [(method._spec, method._life) for method in methods]
+        return Map(engine, Spread(engine, calls), items, len(calls))
 
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options, for this use only."""

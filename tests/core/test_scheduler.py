@@ -450,6 +450,10 @@ def test_random_events_keep_every_invariant(seed: int) -> None:
             made += 1
             name = f"{'named' if rng.random() < 0.3 else 'plain'}{made}"
             scheduler.create_actor(actor(name, request(), rng.choice([0, 1, -1]), rng.choice(clients)))
+        elif event == "watch" and scheduler.actors:
+            scheduler.watch_actor(rng.choice(clients), rng.choice(list(scheduler.actors)))
+        elif event == "unwatch" and scheduler.actors:
+            scheduler.unwatch_actor(rng.choice(clients), rng.choice(list(scheduler.actors)))
         elif event == "ready" and scheduler.actors:
             one = rng.choice(list(scheduler.actors.values()))
             home = scheduler.workers.get(one.worker)

@@ -11,6 +11,7 @@ from rlray.core.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
     ActorUnschedulableError,
+    RayTaskError,
     RuntimeEnvSetupError,
     TaskCancelledError,
 )
@@ -203,4 +204,5 @@ def _as_call_error(cause: bytes | None) -> bytes:
     error = pickle.loads(cause)
     if isinstance(error, ActorDiedError | ActorUnschedulableError | RuntimeEnvSetupError):
         return cause
-    return dumps_error(ActorDiedError(f"the actor's constructor raised, so it never lived:\n{error}", error))
+    text = f"the actor's constructor raised, so it never lived:\n{error}"
+    return dumps_error(ActorDiedError(text, error.as_instanceof_cause() if isinstance(error, RayTaskError) else error))

@@ -7,10 +7,9 @@ import pickle
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import chain
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cloudpickle
 
@@ -34,6 +33,11 @@ from rlray.core.refs import ObjectRef, ObjectRefGenerator
 from rlray.core.resources import Request, Wish, amounts, describe
 from rlray.core.serialization import dumps_error, serialize
 from rlray.core.signatures import MethodTable
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from rlray.core.local.futures import Futures
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +95,7 @@ class Client(Engine):
         self._tickets = 0
         self._own_actors: dict[bytes, tuple[bool, list[ObjectRef]]] = {}  # (detached, what its constructor needs)
         self._broken: BaseException | None = None
-        self._futures: ThreadPoolExecutor | None = None
+        self._futures: Futures | None = None
         self.loop.listen(settings.socket_path(process))
         if node is not None:
             self._peers[NODE] = self.loop.adopt(node, NODE)
@@ -247,6 +251,9 @@ class Client(Engine):
         if found is None:
             raise ValueError(f"there is no living actor named {name!r} in namespace {where!r}")
         return self.claim(found[0]), pickle.loads(found[1])
+
+    def named_actors(self) -> list[tuple[str, str]]:
+        return self.ask("actor_names")  # type: ignore[no-any-return]
 
     def claim(self, object_id: bytes) -> ObjectRef:
         with self.loop.lock:
@@ -423,23 +430,10 @@ class Client(Engine):
 
     def _future(self, ref: ObjectRef) -> Future[Any]:
         if self._futures is None:
-            self._futures = ThreadPoolExecutor(1, thread_name_prefix="rlray-futures")
-        pool, future = self._futures, Future[Any]()
-        future.set_running_or_notify_cancel()
+            from rlray.core.local.futures import Futures  # threads, which many programs never need
 
-        def settle() -> None:
-            try:
-                future.set_result(self.values.load(ref))
-            except BaseException as error:  # whatever the task raised
-                future.set_exception(error)
-
-        def there() -> None:
-            pool.submit(settle)
-
-        with self.loop.lock:
-            if self.references.when_ready(self.references.entry(ref), there):
-                there()
-        return future
+            self._futures = Futures(self)
+        return self._futures.of(ref)
 
     def resources(self) -> tuple[dict[str, float], dict[str, float]]:
         self.check_alive()
@@ -472,8 +466,10 @@ class Client(Engine):
     def shutdown(self) -> None:
         """Close this process's half; `rlray.core.local.launch` ends the processes."""
         self._broken = self._broken or RuntimeError("rlray was shut down")
+        with self.loop.lock:
+            self._fail_all(self._broken)
         if self._futures is not None:
-            self._futures.shutdown(wait=False)
+            self._futures.close()
         self.loop.close()
 
     # -- making calls ------------------------------------------------------------------------------------------------
@@ -538,6 +534,12 @@ class Client(Engine):
             self.references.resolve(entry, error)
         if task.sink is not None:
             task.sink.failed(error)
+
+    def _fail_all(self, why: BaseException) -> None:
+        """No task will be answered any more."""
+        error: Payload = ("error", dumps_error(why))
+        for task in list(self._all_tasks()):
+            self.finish(task, error)
 
     def hold(self) -> None:
         """Calls wait for company: see to it that they leave before anybody waits, or soon."""
@@ -709,9 +711,7 @@ class Client(Engine):
     def _lost(self, connection: Connection) -> None:
         if connection.peer == NODE and self._broken is None:
             self._broken = exc.RayChannelError("the node process of the runtime died; call shutdown() and init() again")
-            error: Payload = ("error", dumps_error(self._broken))
-            for task in list(self._all_tasks()):
-                self.finish(task, error)
+            self._fail_all(self._broken)
             if self.hooks is not None:
                 self.hooks.on_message(NODE, ("node_lost",))
 

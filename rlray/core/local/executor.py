@@ -46,7 +46,6 @@ class _ActorState:
     class_name: str
     info: ActorInfo
     name: str | None
-    namespace: str
     request: Request
     restarts: int
     instance: Any = None
@@ -153,9 +152,12 @@ class Executor:
     def _cancel(self, task_id: bytes, recursive: bool) -> None:
         if recursive:
             self._client.cancel_children(task_id)
-        for job in self._queue:
+        for job in list(self._queue):
             if isinstance(job, Job) and job.id == task_id:
-                self._queue.remove(job)
+                try:
+                    self._queue.remove(job)
+                except ValueError:  # the main thread has just begun it
+                    break
                 self.answers.add(job.caller, self.cancelled(job))
                 self.answers.flush()
                 return
@@ -494,7 +496,6 @@ class Executor:
                 "actor_id": actor.id.hex(),
                 "actor_name": actor.name or "",
                 "actor": actor.info,
-                "namespace": actor.namespace,
                 "resources": amounts(actor.request.resources),
                 "was_restarted": actor.restarts > 0,
             }
@@ -507,7 +508,7 @@ class Executor:
         info = pickle.loads(spec["info"])
         logs.announce(info.class_name)
         self._functions.clear()  # from here on targets are methods
-        actor = _ActorState(actor_id, info.class_name, info, spec["name"], spec["namespace"], request, restarts)
+        actor = _ActorState(actor_id, info.class_name, info, spec["name"], request, restarts)
         self._actor = actor
         try:
             with client.loop.lock:

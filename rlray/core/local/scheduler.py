@@ -217,6 +217,20 @@ class Scheduler:
         actor.watchers.add(client)
         self._actors_of.setdefault(client, set()).add(actor.id)
 
+    def unwatch_actor(self, client: int, actor_id: bytes) -> None:
+        """``client`` has no handle to the actor any more."""
+        actor = self.actors.get(actor_id)
+        if actor is not None:
+            actor.watchers.discard(client)
+            if client != actor.creator:
+                self._forget_tie(client, actor)
+
+    def _forget_tie(self, client: int, actor: Actor) -> None:
+        theirs = self._actors_of.get(client, set())
+        theirs.discard(actor.id)
+        if not theirs:
+            self._actors_of.pop(client, None)
+
     # -- events: placement groups ------------------------------------------------------------------------------------
 
     def create_group(self, group: Group, creator: int, detached: bool) -> list[Instruction]:
@@ -449,11 +463,8 @@ class Scheduler:
             self.names.pop(actor.name, None)
         self._unplaced.discard(actor.request, actor.id)
         out = self._tell(actor)
-        for watcher in actor.watchers:
-            mine = self._actors_of.get(watcher, set())
-            mine.discard(actor.id)
-            if not mine:
-                self._actors_of.pop(watcher, None)
+        for client in {actor.creator, *actor.watchers}:
+            self._forget_tie(client, actor)
         actor.watchers.clear()
         worker = self.workers.get(actor.worker)
         if worker is not None:
@@ -533,6 +544,7 @@ class Scheduler:
             assert not actor.watchers
             return
         assert actor.name is None or self.names[actor.name] == actor.id
-        assert actor.creator not in actor.watchers or actor.id in self._actors_of[actor.creator]
+        for watcher in actor.watchers:
+            assert actor.id in self._actors_of[watcher]
         if actor.worker is not None:
             assert self.workers[actor.worker].actor == actor.id
