@@ -426,6 +426,8 @@ def test_random_events_keep_every_invariant(seed: int) -> None:
         "kill",
         "group",
         "ungroup",
+        "watch",
+        "unwatch",
     ]
 
     def request() -> Request:

@@ -528,6 +528,10 @@ class Scheduler:
         assert all(count > 0 for count in self._demand.values())
         for actor in self.actors.values():
             self._validate_actor(actor)
+        for client, theirs in self._actors_of.items():
+            for one in theirs:
+                assert self.actors[one].state != "dead"
+                assert client == self.actors[one].creator or client in self.actors[one].watchers
         for group in self.groups.values():
             assert group.state != "removed" or not (group.pools or group.workers or group.watchers)
             assert group.name is None or group.state == "removed" or self.group_names[group.name] == group.id
