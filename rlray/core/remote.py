@@ -12,8 +12,9 @@ import cloudpickle
 from rlray.core import engine as engines
 from rlray.core.engine import STREAMING, CallSpec, Code, Engine
 from rlray.core.mapping import Map, Spread
-from rlray.core.options import ACTOR_OPTIONS, METHOD_OPTIONS, TASK_OPTIONS, checked, request, with_defaults
+from rlray.core.options import ACTOR_OPTIONS, METHOD_OPTIONS, TASK_OPTIONS, checked, wish, with_defaults
 from rlray.core.refs import ObjectRef
+from rlray.core.resources import Wish
 from rlray.core.signatures import METHOD_ATTRIBUTE, MethodTable, Signature, methods_of, signature_of
 
 
@@ -70,7 +71,7 @@ class RemoteFunction:
         self._signature = signature_of(function)
         self._pickled: Code | None = None
         self._spec: CallSpec | None = None
-        request(self._options, default_cpus=1)  # wrong amounts are told here
+        self._wish = wish(self._options, 1, f"task {self._name!r}")  # wrong amounts are told here
         update_wrapper(self, function)
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
@@ -78,7 +79,7 @@ class RemoteFunction:
         self._signature.check(self._name, args, kwargs)
         engine = engines.peek() or _engine()
         if self._spec is None:
-            self._spec = self._make_spec(self._options)
+            self._spec = self._make_spec(self._options, self._wish)
         return engine.submit(self._spec, args, kwargs)
 
     def map(self, items: Iterable[Any]) -> Map:
@@ -93,7 +94,7 @@ class RemoteFunction:
 
     def _own_spec(self) -> CallSpec:
         if self._spec is None:
-            self._spec = self._make_spec(self._options)
+            self._spec = self._make_spec(self._options, self._wish)
         return self._spec
 
     def options(self, **options: Any) -> TaskCaller:
@@ -101,7 +102,7 @@ class RemoteFunction:
         given = checked(options, TASK_OPTIONS, f"the remote function {self._name!r}")
         return TaskCaller(self, {**self._options, **given})
 
-    def _make_spec(self, options: Mapping[str, Any]) -> CallSpec:
+    def _make_spec(self, options: Mapping[str, Any], asked: Wish) -> CallSpec:
         if self._pickled is None:
             self._pickled = _code(self._function, f"the remote function {self._name!r}")
         full = with_defaults(options, TASK_OPTIONS)
@@ -111,7 +112,7 @@ class RemoteFunction:
             num_returns=_count(full["num_returns"]),
             max_retries=full["max_retries"],
             retry_exceptions=_retried(full["retry_exceptions"]),
-            request=request(full, default_cpus=1),
+            wish=asked,
             max_calls=full["max_calls"],
             backpressure=max(0, full["_generator_backpressure_num_objects"]),
         )
@@ -130,7 +131,7 @@ class TaskCaller:
     def __init__(self, function: RemoteFunction, options: Mapping[str, Any]) -> None:
         self._function, self._options = function, options
         self._spec: CallSpec | None = None
-        request(options, default_cpus=1)  # wrong amounts are told here
+        self._wish = wish(options, 1, f"task {function._name!r}")  # wrong amounts are told here
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Start the task."""
@@ -144,7 +145,7 @@ class TaskCaller:
 
     def _own_spec(self) -> CallSpec:
         if self._spec is None:
-            self._spec = self._function._make_spec(self._options)
+            self._spec = self._function._make_spec(self._options, self._wish)
         return self._spec
 
 
@@ -186,7 +187,8 @@ class ActorClass:
         _check_groups(self._methods, full["concurrency_groups"], name)
         if self._pickled is None:
             self._pickled = _code(self._class, f"the actor class {self._class.__name__!r}")
-        life = engine.create_actor(self._pickled, self._methods, args, kwargs, request(full, default_cpus=0), full)
+        asked = wish(full, 0, f"actor {name!r}")
+        life = engine.create_actor(self._pickled, self._methods, args, kwargs, asked, full)
         return ActorHandle(life, name, self._methods, full["max_task_retries"])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

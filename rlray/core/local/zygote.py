@@ -53,6 +53,7 @@ class RunSettings:
     preload: tuple[str, ...]
     log_to_driver: bool
     threads_set: bool  # the user has set OMP_NUM_THREADS: leave it alone
+    environment: str  # that the driver's tasks and actors get
 
     def socket_path(self, process: int) -> str:
         """Where a process of the run listens."""
