@@ -10,7 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rlray import actor as actor
     from rlray import exceptions as exceptions
+    from rlray import util as util
     from rlray.core.api import RuntimeContext as RuntimeContext
     from rlray.core.api import available_resources as available_resources
     from rlray.core.api import cancel as cancel
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from rlray.core.api import shutdown as shutdown
     from rlray.core.api import wait as wait
     from rlray.core.refs import ObjectRef as ObjectRef
+    from rlray.core.refs import ObjectRefGenerator as ObjectRefGenerator
     from rlray.core.remote import ActorHandle as ActorHandle
     from rlray.core.remote import method as method
 
@@ -36,6 +39,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "ActorHandle": "rlray.core.remote",
     "ObjectRef": "rlray.core.refs",
+    "ObjectRefGenerator": "rlray.core.refs",
     "RuntimeContext": "rlray.core.api",
     "available_resources": "rlray.core.api",
     "cancel": "rlray.core.api",
@@ -54,7 +58,7 @@ _WHERE = {
     "shutdown": "rlray.core.api",
     "wait": "rlray.core.api",
 }
-_MODULES = ("envs", "exceptions", "train")
+_MODULES = ("actor", "envs", "exceptions", "runtime_env", "train", "util")
 
 __all__ = [*sorted(_WHERE), *_MODULES]
 

@@ -7,12 +7,14 @@ import inspect
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from rlray.core import engine as engines
 from rlray.core.engine import Context, Engine
-from rlray.core.refs import ObjectRef
+from rlray.core.exceptions import ActorExit
+from rlray.core.refs import ObjectRef, ObjectRefGenerator
 from rlray.core.remote import ActorClass, ActorHandle, RemoteFunction
+from rlray.core.runtime_env import RuntimeEnv, known_good, parsed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +29,8 @@ def init(
     resources: Mapping[str, float] | None = None,
     object_store_memory: int | None = None,
     object_spilling_directory: str | os.PathLike[str] | None = None,
+    memory: float | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
     namespace: str | None = None,
     ignore_reinit_error: bool = False,
     log_to_driver: bool = True,
@@ -46,6 +50,9 @@ def init(
         object_store_memory: Bytes of shared memory at most; 30 % of the machine's by default. Taken only as used.
         object_spilling_directory: Where values go that do not fit in memory; a folder of the run in the place for
             temporary files by default. What was written there is removed at the end.
+        memory: Bytes of memory that tasks and actors may book with ``memory=``; by default what the machine has
+            less the object store. Booking sets nothing aside and limits nothing: it decides who runs at once.
+        runtime_env: What all tasks and actors are set up with, see `rlray.core.runtime_env.RuntimeEnv`.
         namespace: Where named actors live if nothing else is said; one of its own by default.
         ignore_reinit_error: Do nothing if the runtime is up, instead of raising.
         log_to_driver: Print what workers print, prefixed ``(name pid=...)``.
@@ -71,6 +78,8 @@ def init(
             resources=resources,
             object_store_memory=object_store_memory,
             object_spilling_directory=object_spilling_directory,
+            memory=memory,
+            runtime_env=runtime_env,
             namespace=namespace,
             log_to_driver=log_to_driver,
             log_dir=log_dir,
@@ -137,9 +146,10 @@ def get(refs: ObjectRef | Sequence[ObjectRef], *, timeout: float | None = None) 
     Raises: the error of the first task that failed (an instance of the original's class and of RayTaskError);
     GetTimeoutError after ``timeout`` seconds, saying what is missing; TypeError for anything but references.
     """
+    engine = engines.peek() or ensure_running()
     if isinstance(refs, ObjectRef):
-        return ensure_running().get([refs], timeout)[0]
-    return ensure_running().get(_reference_list(refs, "get"), timeout)
+        return engine.get((refs,), timeout)[0]
+    return engine.get(_reference_list(refs, "get"), timeout)
 
 
 def put(value: Any) -> ObjectRef:
@@ -155,7 +165,11 @@ def put(value: Any) -> ObjectRef:
         raise TypeError(
             "put() takes a value, got a reference; pass the reference itself on, or wrap it in a list: put([ref])"
         )
-    return ensure_running().put(value)
+    return (engines.peek() or ensure_running()).put(value)
+
+
+_MANY = 100  # references that take long to look at one by one
+Waitable = ObjectRef | ObjectRefGenerator
 
 
 def empty(shape: int | Sequence[int], dtype: Any = float, *, order: Literal["C", "F"] = "C") -> np.ndarray[Any, Any]:
@@ -178,16 +192,22 @@ def empty(shape: int | Sequence[int], dtype: Any = float, *, order: Literal["C",
 
 
 def wait(
-    refs: Sequence[ObjectRef], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
-) -> tuple[list[ObjectRef], list[ObjectRef]]:
+    refs: Sequence[Waitable], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[Any], list[Any]]:
     """Wait until ``num_returns`` of ``refs`` have a value or an error, or ``timeout`` seconds have passed.
 
-    Returns (ready, rest), both in the order of ``refs``; ready has at most ``num_returns``. ``fetch_local`` is
-    Ray's; on one machine everything is local.
+    Returns (ready, rest), both in the order of ``refs``; ready has at most ``num_returns``. A generator is ready when
+    its next reference is, or its end. ``fetch_local`` is Ray's; on one machine everything is local.
 
-    Raises: TypeError for anything but a list of references; ValueError for duplicates, or a ``num_returns`` that is not
-    between 1 and their number.
+    Raises: TypeError for anything but a list of references and generators; ValueError for duplicates, or a
+    ``num_returns`` that is not between 1 and their number.
     """
+    if type(refs) is list and num_returns == 1 and len(refs) > _MANY and len(set(refs)) == len(refs):
+        at = (engines.peek() or ensure_running()).first_ready(refs)
+        if at is not None:  # what lies behind is looked at when its turn comes
+            return [refs[at]], refs[:at] + refs[at + 1 :]
+    if isinstance(refs, list | tuple) and ObjectRefGenerator in set(map(type, refs)):
+        return _wait_for_generators(refs, num_returns, timeout)
     checked = _reference_list(refs, "wait")
     if len(set(checked)) != len(checked):
         raise ValueError("wait() got the same reference more than once; pass each once")
@@ -197,19 +217,31 @@ def wait(
         raise ValueError(f"num_returns must be between 1 and the {len(checked)} references given, got {num_returns!r}")
     if timeout is not None and timeout < 0:
         raise ValueError(f"timeout must not be negative, got {timeout!r}")
-    return ensure_running().wait(checked, num_returns, timeout)
+    return (engines.peek() or ensure_running()).wait(checked, num_returns, timeout)
 
 
-def _reference_list(refs: Any, what: str) -> list[ObjectRef]:
+def _wait_for_generators(
+    waitables: Sequence[Waitable], num_returns: int, timeout: float | None
+) -> tuple[list[Any], list[Any]]:
+    """`wait` with generators among the references: the reference to its next value stands for each."""
+    stands_for = {one.upcoming() if isinstance(one, ObjectRefGenerator) else one: one for one in waitables}
+    if len(stands_for) != len(waitables):
+        raise ValueError("wait() got the same reference more than once; pass each once")
+    ready, rest = wait(list(stands_for), num_returns=num_returns, timeout=timeout)
+    return [stands_for[ref] for ref in ready], [stands_for[ref] for ref in rest]
+
+
+def _reference_list(refs: Any, what: str) -> Sequence[ObjectRef]:
     if not isinstance(refs, list | tuple):
         raise TypeError(f"{what}() takes a reference or a list of references, got {type(refs).__name__}")
-    for ref in refs:
-        if not isinstance(ref, ObjectRef):
-            raise TypeError(f"{what}() takes references, got a {type(ref).__name__} among them: {ref!r}")
-    return list(refs)
+    for kind in set(map(type, refs)):
+        if not issubclass(kind, ObjectRef):
+            [wrong, *_] = [ref for ref in refs if type(ref) is kind]
+            raise TypeError(f"{what}() takes references, got a {kind.__name__} among them: {wrong!r}")
+    return refs
 
 
-def cancel(ref: ObjectRef, *, force: bool = False, recursive: bool = True) -> None:
+def cancel(ref: Waitable, *, force: bool = False, recursive: bool = True) -> None:
     """Stop the task behind ``ref`` if it has not finished; `get` then raises TaskCancelledError.
 
     A waiting task never starts. A running one gets a KeyboardInterrupt; with ``force`` its process is killed. With
@@ -217,6 +249,8 @@ def cancel(ref: ObjectRef, *, force: bool = False, recursive: bool = True) -> No
 
     Raises: TypeError for anything but a reference; ValueError for ``force`` on an actor's method.
     """
+    if isinstance(ref, ObjectRefGenerator):
+        ref = ref.completed()
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"cancel() takes a reference, got {type(ref).__name__} {ref!r}; to end an actor use kill()")
     ensure_running().cancel(ref, force, recursive)
@@ -231,12 +265,36 @@ def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
     ensure_running().kill(actor._life, no_restart)
 
 
+def exit_actor() -> NoReturn:
+    """End the actor whose method calls this, for good; it is not restarted.
+
+    The call that does so raises ActorDiedError in its caller, and so do those behind it. Raises TypeError outside of
+    an actor.
+    """
+    if ensure_running().context().actor_id is None:
+        raise TypeError("exit_actor() ends the actor whose method calls it, and was called outside of an actor")
+    raise ActorExit
+
+
 def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     """A handle to the living actor of that name. Raises ValueError if there is none."""
     if not isinstance(name, str) or not name:
         raise ValueError(f"get_actor() takes the name of an actor, got {name!r}")
     life, info = ensure_running().find_actor(name, namespace)
     return ActorHandle(life, info.class_name, info.methods, info.max_task_retries)
+
+
+def list_named_actors(all_namespaces: bool = False) -> list[Any]:
+    """The names of living actors in this namespace, sorted. Ray's ``ray.util.list_named_actors``.
+
+    With ``all_namespaces``, instead ``{"name": ..., "namespace": ...}`` for each in any namespace.
+    """
+    engine = ensure_running()
+    found = sorted(engine.named_actors())
+    if all_namespaces:
+        return [{"name": name, "namespace": namespace} for namespace, name in found]
+    here = engine.context().namespace
+    return [name for namespace, name in found if namespace == here]
 
 
 def cluster_resources() -> dict[str, float]:
@@ -296,6 +354,24 @@ class RuntimeContext:
         """Ids of assigned accelerators by kind."""
         return {"GPU": list(self._context.gpu_ids)}
 
+    def get_placement_group_id(self) -> str | None:
+        """The placement group that this code runs in."""
+        return self._context.placement_group_id
+
+    @property
+    def should_capture_child_tasks_in_placement_group(self) -> bool:
+        """Whether what is started here goes into the same placement group."""
+        return self._context.captures
+
+    @property
+    def runtime_env(self) -> RuntimeEnv:
+        """What this code was set up with, and its tasks and actors are by default."""
+        return known_good(parsed(self._context.environment))
+
+    def get_runtime_env_string(self) -> str:
+        """The same as JSON."""
+        return self._context.environment or "{}"
+
     @property
     def current_actor(self) -> ActorHandle:
         """A handle to the actor that this process is. Raises RuntimeError outside of an actor."""
@@ -325,12 +401,14 @@ __all__ = [
     "ActorClass",
     "ActorHandle",
     "ObjectRef",
+    "ObjectRefGenerator",
     "RemoteFunction",
     "RuntimeContext",
     "available_resources",
     "cancel",
     "cluster_resources",
     "empty",
+    "exit_actor",
     "get",
     "get_actor",
     "get_gpu_ids",
@@ -338,6 +416,7 @@ __all__ = [
     "init",
     "is_initialized",
     "kill",
+    "list_named_actors",
     "put",
     "remote",
     "shutdown",

@@ -5,13 +5,19 @@ An engine runs tasks and actors and keeps their results. ``rlray.core.local`` is
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from rlray.core.refs import ObjectRef
-from rlray.core.resources import Shape
+from rlray.core.mapping import Chunk, SingleCalls
+from rlray.core.resources import Wish
+from rlray.core.signatures import MethodTable
+
+if TYPE_CHECKING:
+    from rlray.core.placement_groups import GroupTable
+    from rlray.core.refs import ObjectRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +29,49 @@ class Code:
     pickled: bytes
 
 
+STREAMING = -1
+"""``CallSpec.num_returns`` of a generator: one reference per value that it yields."""
+
+
+CHUNK = -2
+"""``CallSpec.num_returns`` of a chunk of `rlray.core.mapping.Map`: one result per item."""
+
+
+@dataclass(slots=True, eq=False)
+class CallSpec:
+    """What stays the same from call to call of a function or method with the same options; made once for many calls."""
+
+    name: str
+    code: Code | None  # None: an actor's method
+    method: str = ""
+    num_returns: int = 1
+    max_retries: int = 0  # -1: without end
+    retry_exceptions: bool | bytes = False  # errors of user code that are retried: a pickled tuple of classes, or all
+    wish: Wish = field(default_factory=Wish)
+    max_calls: int = 0  # a worker ends after so many calls of the function; 0: never
+    concurrency_group: str | None = None
+    backpressure: int = 0  # values that a generator may be ahead of its reader; 0: any number
+    chunk: CallSpec | None = None  # what `chunked` has made of it
+    home: tuple[Any, Any] | None = None  # the engine's: where its calls go, found at the first one
+
+
+def chunked(spec: CallSpec) -> CallSpec:
+    """The specification of many calls of ``spec`` in one."""
+    if spec.chunk is None:
+        code = spec.code
+        if code is not None:  # measured on its own: a chunk takes longer than a call
+            code = Code(hashlib.sha1(b"chunk" + code.id, usedforsecurity=False).digest(), code.name, code.pickled)
+        spec.chunk = replace(spec, code=code, num_returns=CHUNK)
+    return spec.chunk
+
+
 @dataclass(frozen=True, slots=True)
 class ActorInfo:
-    """What a handle must know: the actor's id, its class's name, and by method the options given with ``@method``."""
+    """What a handle must know: the actor's id, its class's name, its methods, and how often their calls are retried."""
 
     id: bytes
     class_name: str
-    methods: Mapping[str, Mapping[str, Any]]
+    methods: MethodTable
     max_task_retries: int
 
 
@@ -49,25 +91,32 @@ class Context:
     resources: Mapping[str, float] = field(default_factory=dict)
     gpu_ids: Sequence[str] = ()
     was_restarted: bool = False
+    placement_group_id: str | None = None
+    captures: bool = False  # what is started here goes into the same placement group
+    environment: str = ""
 
 
 class Engine(ABC):
     """Runs tasks and actors. Every method may be called from any thread."""
 
+    @property
     @abstractmethod
-    def submit(
-        self, code: Code, args: Sequence[Any], kwargs: Mapping[str, Any], request: Shape, options: Mapping[str, Any]
-    ) -> list[ObjectRef]:
-        """Start a task; returns its references at once. Raises TaskUnschedulableError if it can never run."""
+    def groups(self) -> GroupTable:
+        """What the engine does for placement groups."""
+
+    @abstractmethod
+    def submit(self, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Start a task; returns at once with its reference, a list of references for several results, None for none,
+        or an ObjectRefGenerator. Raises TaskUnschedulableError if it can never run."""
 
     @abstractmethod
     def create_actor(
         self,
         code: Code,
-        methods: Mapping[str, Mapping[str, Any]],
+        methods: MethodTable,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        request: Shape,
+        asked: Wish,
         options: Mapping[str, Any],
     ) -> ObjectRef:
         """Start an actor; the reference stands for its life: the actor ends when the last such reference is gone.
@@ -76,14 +125,22 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def call(
-        self, actor: ObjectRef, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> list[ObjectRef]:
-        """Call a method; calls of one caller run in the order they were made."""
+    def call(self, actor: ObjectRef, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a method; returns as `submit` does. Calls of one caller run in the order they were made."""
+
+    def chunk(self, spec: CallSpec, actor: ObjectRef | None, items: tuple[Any, ...]) -> Chunk:
+        """Start a call for each item, of a function or of an actor's method; an engine may send them together."""
+        if actor is None:
+            return SingleCalls(self, [self.submit(spec, (item,), {}) for item in items])
+        return SingleCalls(self, [self.call(actor, spec, (item,), {}) for item in items])
 
     @abstractmethod
     def find_actor(self, name: str, namespace: str | None) -> tuple[ObjectRef, ActorInfo]:
         """The living actor of that name. Raises ValueError if there is none."""
+
+    @abstractmethod
+    def named_actors(self) -> list[tuple[str, str]]:
+        """(namespace, name) of every living actor that has a name."""
 
     @abstractmethod
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
@@ -102,6 +159,10 @@ class Engine(ABC):
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         """Ready and unready references, each in the order given."""
+
+    def first_ready(self, refs: Sequence[ObjectRef]) -> int | None:
+        """The index of the first that has a value, if that is quickly found. They may not all be references."""
+        return None
 
     @abstractmethod
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
@@ -139,6 +200,11 @@ def current() -> Engine:
     """The engine of this process. Raises RuntimeError if there is none."""
     if _current is None:
         raise RuntimeError("rlray is not running in this process; call rlray.init() first")
+    return _current
+
+
+def peek() -> Engine | None:
+    """The engine of this process, if there is one."""
     return _current
 
 

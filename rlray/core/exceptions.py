@@ -9,7 +9,10 @@ RayError
 │   ├── ActorDiedError               ... and never will
 │   └── ActorUnavailableError        ... at this moment: it is being restarted
 ├── TaskUnschedulableError           this machine can never run the task
+├── TaskPlacementGroupRemoved        the placement group that the task was to run in is gone
 ├── ActorUnschedulableError          this machine can never hold the actor
+│   └── ActorPlacementGroupRemoved   ... since its placement group is gone
+├── RuntimeEnvSetupError             no worker could be set up with the runtime environment
 ├── ObjectLostError                  the value is gone
 │   └── OwnerDiedError               ... with the process that owned it
 ├── ObjectStoreFullError             no memory left for a value, not even by spilling
@@ -28,6 +31,8 @@ from rlray.core.hints import hint
 
 __all__ = [
     "ActorDiedError",
+    "ActorExit",
+    "ActorPlacementGroupRemoved",
     "ActorUnavailableError",
     "ActorUnschedulableError",
     "GetTimeoutError",
@@ -39,7 +44,9 @@ __all__ = [
     "RayError",
     "RaySystemError",
     "RayTaskError",
+    "RuntimeEnvSetupError",
     "TaskCancelledError",
+    "TaskPlacementGroupRemoved",
     "TaskUnschedulableError",
     "WorkerCrashedError",
 ]
@@ -89,12 +96,34 @@ class ActorUnavailableError(RayActorError):
     """The actor's process died during this call and is being restarted; later calls may succeed."""
 
 
+class ActorExit(BaseException):
+    """Raised by ``exit_actor`` to leave the method that called it; the actor then ends. Do not catch it."""
+
+
 class TaskUnschedulableError(RayError):
     """The task asks for more than this machine has in all."""
 
 
 class ActorUnschedulableError(RayError):
     """The actor asks for more than this machine has in all."""
+
+
+class TaskPlacementGroupRemoved(RayError):
+    """The placement group that the task was to run in has been removed."""
+
+    def __init__(self, message: str = "the placement group of this task has been removed") -> None:
+        super().__init__(message)
+
+
+class ActorPlacementGroupRemoved(ActorUnschedulableError):
+    """The placement group that the actor was to live in has been removed."""
+
+    def __init__(self, message: str = "the placement group of this actor has been removed") -> None:
+        super().__init__(message)
+
+
+class RuntimeEnvSetupError(RayError):
+    """No worker could be set up with the runtime environment; the message says why."""
 
 
 class ObjectLostError(RayError):

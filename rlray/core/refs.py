@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rlray.core import engine as engines
 from rlray.core.serialization import note_reference
 
 if TYPE_CHECKING:
@@ -14,21 +15,44 @@ if TYPE_CHECKING:
 class Ownership(Protocol):
     """What a reference needs of the engine it belongs to."""
 
-    def dropped(self, object_id: bytes) -> None:
-        """A reference of this process went away. Called from ``__del__``: must neither block nor raise."""
-
     def future(self, ref: ObjectRef) -> Future[Any]:
         """A future that gets the value."""
+
+
+class Source(Protocol):
+    """What an `ObjectRefGenerator` needs of the engine it belongs to."""
+
+    def upcoming(self) -> ObjectRef:
+        """Stands for the next value until it is taken; ready at the end too."""
+
+    def completion(self) -> ObjectRef:
+        """Ready when the generator has ended; its value is None, or the error."""
+
+    def advance(self, timeout: float | None) -> ObjectRef | None:
+        """Wait for the next value and take it; None at the end. Raises TimeoutError."""
+
+    def settled(self) -> ObjectRef | None:
+        """Take the next value, which must be there; None at the end."""
+
+    def upcoming_ready(self) -> bool:
+        """Whether the next value, or the end, is there."""
+
+    def ended(self) -> bool:
+        """Whether every value has been taken and there are no more."""
+
+    def drop(self) -> None:
+        """Nobody reads on."""
 
 
 class ObjectRef:
     """Names a value that a task is computing, an actor will return, or ``put`` has stored.
 
-    Guarantees: the value lives as long as any reference to it anywhere, also inside other values. References are
-    equal if they name the same value. Make them with ``.remote()`` or ``put``, never by hand.
+    Guarantees: the value lives as long as any reference to it anywhere, also inside other values. A process has one
+    reference object for a value, so references that name the same value are equal. Make them with ``.remote()`` or
+    ``put``, never by hand.
     """
 
-    __slots__ = ("__weakref__", "_id", "_owner")
+    __slots__ = ("__weakref__", "_id", "_owner")  # equality and hash by identity: engines see to it that this is right
 
     def __init__(self, object_id: bytes, owner: Ownership) -> None:
         self._id = object_id
@@ -51,17 +75,8 @@ class ObjectRef:
 
         return asyncio.wrap_future(self.future()).__await__()
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ObjectRef) and other._id == self._id
-
-    def __hash__(self) -> int:
-        return hash(self._id)
-
     def __repr__(self) -> str:
         return f"ObjectRef({self._id.hex()})"
-
-    def __del__(self) -> None:
-        self._owner.dropped(self._id)
 
     def __reduce__(self) -> tuple[Callable[[bytes], ObjectRef], tuple[bytes]]:
         if not note_reference(self):
@@ -80,6 +95,63 @@ class ObjectRef:
 
 def _load(object_id: bytes) -> ObjectRef:
     """Unpickling: this process becomes a holder of the value."""
-    from rlray.core.engine import current
+    return engines.current().adopt(object_id)
 
-    return current().adopt(object_id)
+
+class ObjectRefGenerator:
+    """The references of a task or method with ``num_returns="streaming"``: each comes as soon as its value is yielded.
+
+    Guarantees: the order is the generator's; nothing is lost or repeated when its process dies and the task is retried.
+    If the generator raises, the last reference carries the error. It is an iterator and an asynchronous iterator, and
+    `wait` takes it like a reference: it is ready when its next value is there. Belongs to the process that made it.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __iter__(self) -> ObjectRefGenerator:
+        return self
+
+    def __next__(self) -> ObjectRef:
+        ref = self._source.advance(None)
+        if ref is None:
+            raise StopIteration
+        return ref
+
+    def __aiter__(self) -> ObjectRefGenerator:
+        return self
+
+    async def __anext__(self) -> ObjectRef:
+        import asyncio
+
+        upcoming = self._source.upcoming().future()
+        await asyncio.wait([asyncio.wrap_future(upcoming)])
+        upcoming.exception()  # an error is for whoever gets the reference
+        ref = self._source.settled()
+        if ref is None:
+            raise StopAsyncIteration
+        return ref
+
+    def completed(self) -> ObjectRef:
+        """A reference that is ready when the generator has ended; `get` of it raises the generator's error."""
+        return self._source.completion()
+
+    def upcoming(self) -> ObjectRef:
+        """A reference that is ready when the next value, or the end, is there; for `wait`."""
+        return self._source.upcoming()
+
+    def next_ready(self) -> bool:
+        """Whether a call of ``next`` would return, or end, at once."""
+        return self._source.upcoming_ready()
+
+    def is_finished(self) -> bool:
+        """Whether every reference has been taken and there are no more."""
+        return self._source.ended()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "an ObjectRefGenerator cannot travel; send the references that it gives, or read it where it was made"
+        )
+
+    def __del__(self) -> None:
+        self._source.drop()

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import update_wrapper
 from typing import Any
 
 import cloudpickle
 
 from rlray.core import engine as engines
-from rlray.core.engine import Code, Engine
-from rlray.core.options import ACTOR_OPTIONS, METHOD_OPTIONS, TASK_OPTIONS, checked, request, with_defaults
+from rlray.core.engine import STREAMING, CallSpec, Code, Engine
+from rlray.core.mapping import Map, Spread
+from rlray.core.options import ACTOR_OPTIONS, METHOD_OPTIONS, TASK_OPTIONS, checked, wish, with_defaults
 from rlray.core.refs import ObjectRef
-
-_METHOD_ATTRIBUTE = "__rlray_method__"
-
-Refs = ObjectRef | list[ObjectRef] | None
-
-
-def _unwrap(refs: list[ObjectRef]) -> Any:
-    """One reference for one result, a list for several, None for none."""
-    return refs[0] if len(refs) == 1 else (refs or None)
+from rlray.core.resources import Wish
+from rlray.core.signatures import METHOD_ATTRIBUTE, MethodTable, Signature, methods_of, signature_of
 
 
 def _code(target: Any, what: str) -> Code:
@@ -36,26 +29,32 @@ def _code(target: Any, what: str) -> Code:
     return Code(hashlib.sha1(pickled, usedforsecurity=False).digest(), target.__name__, pickled)
 
 
-def _signature(target: Any) -> inspect.Signature | None:
-    try:
-        return inspect.signature(target)
-    except (TypeError, ValueError):  # some builtins have none
-        return None
-
-
-def _check_arguments(signature: inspect.Signature | None, name: str, args: Any, kwargs: Any) -> None:
-    """A call that can only fail fails here, in the caller's own traceback."""
-    if signature is not None:
-        try:
-            signature.bind(*args, **kwargs)
-        except TypeError as why:
-            raise TypeError(f"{name}.remote(): {why}; its arguments are {name}{signature}") from None
-
-
 def _engine() -> Engine:
-    from rlray.core.api import ensure_running
+    engine = engines.peek()
+    if engine is None:
+        from rlray.core.api import ensure_running
 
-    return ensure_running()
+        engine = ensure_running()
+    return engine
+
+
+def _count(num_returns: int | str) -> int:
+    return STREAMING if isinstance(num_returns, str) else num_returns
+
+
+def _retried(exceptions: Any) -> bool | bytes:
+    """``retry_exceptions`` in the form that travels."""
+    return exceptions if isinstance(exceptions, bool) else bytes(cloudpickle.dumps(tuple(exceptions), protocol=5))
+
+
+def _map(
+    engine: Engine, spec: CallSpec, actor: ObjectRef | None, items: Iterable[Any], name: str, signature: Signature
+) -> Map:
+    signature.check(name, (None,), {})
+    if spec.num_returns != 1:
+        raise ValueError(f"{name}.map() gives one reference per item, but {name} has another num_returns; use remote()")
+    cpus = int(engine.resources()[0].get("CPU", 1)) if actor is None else 1
+    return Map(engine, lambda chunk: engine.chunk(spec, actor, chunk), items, max(1, cpus))
 
 
 class RemoteFunction:
@@ -68,30 +67,58 @@ class RemoteFunction:
     def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
         self._function = function
         self._options = checked(options, TASK_OPTIONS, f"the remote function {function.__name__!r}")
-        self._full = with_defaults(self._options, TASK_OPTIONS)
-        self._request = request(self._full, default_cpus=1)
-        self._signature = _signature(function)
+        self._name = function.__name__
+        self._signature = signature_of(function)
         self._pickled: Code | None = None
+        self._spec: CallSpec | None = None
+        self._wish = wish(self._options, 1, f"task {self._name!r}")  # wrong amounts are told here
         update_wrapper(self, function)
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Start the task. Raises TaskUnschedulableError at once if this machine can never run it."""
-        return self._submit(args, kwargs, self._full, self._request)
+        self._signature.check(self._name, args, kwargs)
+        engine = engines.peek() or _engine()
+        if self._spec is None:
+            self._spec = self._make_spec(self._options, self._wish)
+        return engine.submit(self._spec, args, kwargs)
+
+    def map(self, items: Iterable[Any]) -> Map:
+        """A task per item of any iterable, also an endless one: millions a second, because they travel in chunks.
+
+        Guarantees: as `rlray.core.mapping.Map` says: one reference per item, in order; errors, retries and crashes
+        concern their own item; few items are under way at a time. References among the items arrive as values.
+
+        Raises: ValueError if the function has other than one result; TaskUnschedulableError as `remote` does.
+        """
+        return _map(_engine(), self._own_spec(), None, items, self._name, self._signature)
+
+    def _own_spec(self) -> CallSpec:
+        if self._spec is None:
+            self._spec = self._make_spec(self._options, self._wish)
+        return self._spec
 
     def options(self, **options: Any) -> TaskCaller:
         """The same function with other options, for this use only."""
-        given = checked(options, TASK_OPTIONS, f"the remote function {self.__name__!r}")  # type: ignore[attr-defined]
+        given = checked(options, TASK_OPTIONS, f"the remote function {self._name!r}")
         return TaskCaller(self, {**self._options, **given})
 
-    def _submit(self, args: Any, kwargs: Any, options: Mapping[str, Any], request: Any) -> Any:
-        _check_arguments(self._signature, self._function.__name__, args, kwargs)
-        engine = _engine()
+    def _make_spec(self, options: Mapping[str, Any], asked: Wish) -> CallSpec:
         if self._pickled is None:
-            self._pickled = _code(self._function, f"the remote function {self._function.__name__!r}")
-        return _unwrap(engine.submit(self._pickled, args, kwargs, request, options))
+            self._pickled = _code(self._function, f"the remote function {self._name!r}")
+        full = with_defaults(options, TASK_OPTIONS)
+        return CallSpec(
+            full["name"] or self._name,
+            self._pickled,
+            num_returns=_count(full["num_returns"]),
+            max_retries=full["max_retries"],
+            retry_exceptions=_retried(full["retry_exceptions"]),
+            wish=asked,
+            max_calls=full["max_calls"],
+            backpressure=max(0, full["_generator_backpressure_num_objects"]),
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        name = self._function.__name__
+        name = self._name
         raise TypeError(f"remote function {name!r} cannot be called directly. Instead of {name}(), try {name}.remote()")
 
     def __reduce__(self) -> tuple[Callable[..., RemoteFunction], tuple[Any, ...]]:
@@ -102,13 +129,24 @@ class TaskCaller:
     """A remote function with options of one use; see `RemoteFunction.options`."""
 
     def __init__(self, function: RemoteFunction, options: Mapping[str, Any]) -> None:
-        self._function = function
-        self._full = with_defaults(options, TASK_OPTIONS)
-        self._request = request(self._full, default_cpus=1)
+        self._function, self._options = function, options
+        self._spec: CallSpec | None = None
+        self._wish = wish(options, 1, f"task {function._name!r}")  # wrong amounts are told here
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Start the task."""
-        return self._function._submit(args, kwargs, self._full, self._request)
+        self._function._signature.check(self._function._name, args, kwargs)
+        return (engines.peek() or _engine()).submit(self._own_spec(), args, kwargs)
+
+    def map(self, items: Iterable[Any]) -> Map:
+        """A task per item; see `RemoteFunction.map`."""
+        function = self._function
+        return _map(_engine(), self._own_spec(), None, items, function._name, function._signature)
+
+    def _own_spec(self) -> CallSpec:
+        if self._spec is None:
+            self._spec = self._function._make_spec(self._options, self._wish)
+        return self._spec
 
 
 class ActorClass:
@@ -118,6 +156,8 @@ class ActorClass:
         self._class = cls
         self._options = checked(options, ACTOR_OPTIONS, f"the actor class {cls.__name__!r}")
         self._pickled: Code | None = None
+        self._signature = signature_of(cls)
+        self._methods: MethodTable | None = None
         self.__name__ = cls.__name__
         self.__qualname__ = cls.__qualname__
         self.__module__ = cls.__module__
@@ -137,16 +177,19 @@ class ActorClass:
 
     def _create(self, args: Any, kwargs: Any, options: Mapping[str, Any]) -> ActorHandle:
         name = self._class.__name__
-        _check_arguments(_signature(self._class), name, args, kwargs)
+        self._signature.check(name, args, kwargs)
         engine = _engine()
         full = with_defaults(options, ACTOR_OPTIONS)
         if full["get_if_exists"] and full["name"] is None:
             raise ValueError("get_if_exists=True needs a name")
+        if self._methods is None:
+            self._methods = methods_of(self._class)
+        _check_groups(self._methods, full["concurrency_groups"], name)
         if self._pickled is None:
             self._pickled = _code(self._class, f"the actor class {self._class.__name__!r}")
-        methods = methods_of(self._class)
-        life = engine.create_actor(self._pickled, methods, args, kwargs, request(full, default_cpus=0), full)
-        return ActorHandle(life, name, methods, full["max_task_retries"])
+        asked = wish(full, 0, f"actor {name!r}")
+        life = engine.create_actor(self._pickled, self._methods, args, kwargs, asked, full)
+        return ActorHandle(life, name, self._methods, full["max_task_retries"])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = self._class.__name__
@@ -157,6 +200,16 @@ class ActorClass:
 
     def __reduce__(self) -> tuple[Callable[..., ActorClass], tuple[Any, ...]]:
         return ActorClass, (self._class, self._options)
+
+
+def _check_groups(methods: MethodTable, groups: Mapping[str, int] | None, what: str) -> None:
+    for name, (_, options) in methods.methods.items():
+        group = options.get("concurrency_group")
+        if group is not None and group not in (groups or {}):
+            raise ValueError(
+                f"method {name!r} is in the concurrency group {group!r}, which the actor class {what!r} does not "
+                f"have; give it: @remote(concurrency_groups={{{group!r}: 2}})"
+            )
 
 
 class ActorCaller:
@@ -171,49 +224,34 @@ class ActorCaller:
         return self._class._create(args, kwargs, self._options)
 
 
-def methods_of(cls: type) -> dict[str, dict[str, Any]]:
-    """The methods of a class by name, with the options given by ``@method``."""
-    found = {}
-    for name, member in inspect.getmembers(cls, callable):
-        if not name.startswith("__") or name == "__call__":
-            found[name] = dict(getattr(member, _METHOD_ATTRIBUTE, {}))
-            found[name]["signature"] = _method_signature(cls, name, member)
-    return found
-
-
-def _method_signature(cls: type, name: str, member: Any) -> inspect.Signature | None:
-    """The arguments that a call through a handle takes: without ``self`` or ``cls``."""
-    signature = _signature(member)
-    if signature is None or inspect.ismethod(member) or isinstance(inspect.getattr_static(cls, name), staticmethod):
-        return signature
-    parameters = [one.replace(annotation=inspect.Parameter.empty) for one in list(signature.parameters.values())[1:]]
-    return inspect.Signature(parameters)
-
-
 class ActorHandle:
     """Calls the methods of one actor. The actor lives as long as a handle to it exists anywhere, or until `kill`."""
 
-    def __init__(
-        self, life: ObjectRef, class_name: str, methods: Mapping[str, Mapping[str, Any]], max_task_retries: int
-    ) -> None:
+    def __init__(self, life: ObjectRef, class_name: str, methods: MethodTable, max_task_retries: int) -> None:
         self._life = life
         self._class_name = class_name
         self._methods = methods
         self._max_task_retries = max_task_retries
 
     def __getattr__(self, name: str) -> ActorMethod:
-        if name.startswith("_") and name not in self.__dict__.get("_methods", {}):
+        if name == "_methods":  # a handle that is just being made
             raise AttributeError(name)
-        if name not in self._methods:
+        methods = self._methods.methods
+        if name not in methods:
+            if name.startswith("_"):
+                raise AttributeError(name)
             raise AttributeError(
-                f"actor {self._class_name!r} has no method {name!r}; it has {', '.join(sorted(self._methods))}"
+                f"actor {self._class_name!r} has no method {name!r}; it has "
+                f"{', '.join(sorted(one for one in methods if not one.startswith('__ray')))}"
             )
-        defaults = {"max_task_retries": self._max_task_retries, **self._methods[name]}
-        options = with_defaults(defaults, METHOD_OPTIONS)
-        return ActorMethod(self._life, name, self._class_name, self._methods[name]["signature"], options)
+        signature, options = methods[name]
+        options = {"max_task_retries": self._max_task_retries, **options}
+        found = ActorMethod(self._life, name, self._class_name, signature, options)
+        self.__dict__[name] = found  # from here on Python finds it without asking again
+        return found
 
     def __dir__(self) -> list[str]:
-        return sorted(self._methods)
+        return sorted(self._methods.methods)
 
     def __repr__(self) -> str:
         return f"Actor({self._class_name}, {self._life.hex()})"
@@ -236,26 +274,43 @@ class ActorMethod:
     """One method of one actor: ``handle.method.remote(...)`` returns a reference at once."""
 
     def __init__(
-        self,
-        life: ObjectRef,
-        name: str,
-        class_name: str,
-        signature: inspect.Signature | None,
-        options: Mapping[str, Any],
+        self, life: ObjectRef, name: str, class_name: str, signature: Signature, options: Mapping[str, Any]
     ) -> None:
         self._life, self._name, self._class_name = life, name, class_name
         self._signature, self._options = signature, options
+        full = with_defaults(options, METHOD_OPTIONS)
+        self._spec = CallSpec(
+            full["name"] or name,
+            None,
+            name,
+            num_returns=_count(full["num_returns"]),
+            max_retries=full["max_task_retries"],
+            retry_exceptions=_retried(full["retry_exceptions"]),
+            concurrency_group=full["concurrency_group"],
+            backpressure=max(0, full["_generator_backpressure_num_objects"]),
+        )
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Call the method; calls of one caller run in the order they were made."""
-        _check_arguments(self._signature, self._name, args, kwargs)
-        return _unwrap(engines.current().call(self._life, self._name, args, kwargs, self._options))
+        self._signature.check(self._name, args, kwargs)
+        return (engines.peek() or engines.current()).call(self._life, self._spec, args, kwargs)
+
+    def map(self, items: Iterable[Any]) -> Map:
+        """A call per item of any iterable, in order; see `RemoteFunction.map`."""
+        return _map(engines.current(), self._spec, self._life, items, self._name, self._signature)
+
+    @staticmethod
+    def map_over(methods: Sequence[ActorMethod], items: Iterable[Any]) -> Map:
+        """As `map`, over the same method of several actors: each item goes to an actor that has little to do."""
+        engine, first = engines.current(), methods[0]
+        first._signature.check(first._name, (None,), {})
+        calls = [(method._spec, method._life) for method in methods]
+        return Map(engine, Spread(engine, calls), items, len(calls))
 
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options, for this use only."""
         given = checked(options, METHOD_OPTIONS, f"the method {self._class_name}.{self._name}")
-        options = {**self._options, **given}
-        return ActorMethod(self._life, self._name, self._class_name, self._signature, options)
+        return ActorMethod(self._life, self._name, self._class_name, self._signature, {**self._options, **given})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
@@ -272,7 +327,7 @@ def method(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
     def mark(function: Callable[..., Any]) -> Callable[..., Any]:
         given = checked(options, METHOD_OPTIONS, f"the method {function.__name__!r}")
-        setattr(function, _METHOD_ATTRIBUTE, given)
+        setattr(function, METHOD_ATTRIBUTE, given)
         return function
 
     if not options:

@@ -22,7 +22,8 @@ from rlray.core import tensors
 if TYPE_CHECKING:
     from rlray.core.refs import ObjectRef
 
-_SCALARS = (int, float, str, bytes, bool, type(None))
+IMMUTABLE = frozenset({int, float, complex, str, bytes, bool, type(None)})
+"""Types whose values travel inside messages as they are, and need no copy."""
 
 
 @dataclass(slots=True)
@@ -142,7 +143,7 @@ def _stand_in(error: BaseException, why: Exception) -> BaseException:
 def _is_plain(value: Any, depth: int) -> bool:
     """Whether the C pickler alone does what cloudpickle would: scalars, arrays of numbers, small containers of them."""
     kind = type(value)
-    if kind in _SCALARS:
+    if kind in IMMUTABLE:
         return True
     if kind.__module__ == "numpy":
         dtype = getattr(value, "dtype", None)

@@ -28,7 +28,7 @@ from rlray.core.local.store import Arena, create_file
 from rlray.core.local.values import Values
 from rlray.core.local.wire import Message
 from rlray.core.refs import ObjectRef
-from rlray.core.serialization import serialize
+from rlray.core.serialization import dumps_error
 
 NODE = 0
 SIZE = 120_000  # bytes of the smallest value: more than travels inside messages
@@ -60,7 +60,7 @@ class Process:
     def __init__(self, world: World, me: int) -> None:
         self.world, self.me = world, me
         loop: Any = StillLoop(lambda: world.deliver(spare=me))
-        self.references = References(me, self.post, self._free, lambda _: None, lambda: None, self._no_future)
+        self.references = References(me, self.post, self._free, lambda: None, self._no_future)
         self.values = Values(world.settings, self.references, self._ask, self.post, loop)
         write = self.values._spiller._write
         self.values._spiller._write = lambda *what: self._disturbed(write, *what)  # type: ignore[method-assign]
@@ -109,13 +109,10 @@ class Process:
                 references.credit(object_id, holder, change)
             case ("fetch", object_id):
                 ref = references.adopt(object_id)
-                references.when_all_ready(
-                    [ref], lambda: self.post(sender, ("value", object_id, references.entries[object_id].payload))
-                )
-            case ("value", object_id, payload):
-                references.resolve(object_id, payload, [])
-            case ("done", object_id, payload):
-                references.resolve(object_id, payload, [])
+                references.when_all_ready([ref], lambda: self.post(sender, ("value", object_id, ref.entry.payload)))
+            case ("value" | "done", object_id, payload):
+                if object_id in references.entries:
+                    references.resolve(references.entries[object_id], payload)
             case ("free", extents):
                 self.values.extents.returned(sender, extents)
             case ("short",):
@@ -199,23 +196,27 @@ class World:
 
     def put(self, process: Process, number: int, made: bool) -> None:
         array = self._array(process, number, made)
-        ref = process.values.put(serialize(array))
+        ref = process.values.put(array)
         self.number_of[ref.binary()] = number
         process.held[ref.binary()] = ref
         if made and self.rng.random() < 0.5:
             process.views.append((number, array))
             if self.rng.random() < 0.5:
-                again = process.values.put(serialize([array]))
+                again = process.values.put([array])
                 self.number_of[again.binary()] = number
                 process.held[again.binary()] = again
 
     def result(self, owner: Process, worker: Process, number: int, made: bool) -> None:
         """A task of ``owner`` whose result ``worker`` makes."""
-        ref = owner.references.own(owner.references.new_task_id(), 0)
+        ref = owner.references.own(owner.references.new_task_id() + b"\0\0")
         self.number_of[ref.binary()] = number
         owner.held[ref.binary()] = ref
-        array = self._array(worker, number, made)
-        payload = worker.values.place(serialize(array))
+        try:
+            array = self._array(worker, number, made)
+            payload, _ = worker.values.place(array)
+        except ObjectStoreFullError as full:
+            owner.references.resolve(ref.entry, ("error", dumps_error(full)))
+            raise
         worker.values.lend(payload, owner.me)
         worker.post(owner.me, ("done", ref.binary(), payload))
         if made and self.rng.random() < 0.5:
@@ -232,11 +233,11 @@ class World:
 
     def read(self, process: Process, ref: ObjectRef) -> Any:
         """The array if the value is there; else it is asked for."""
-        if not process.references.when_ready(ref, lambda: None):
+        if not process.references.when_ready(process.references.entry(ref), lambda: None):
             return None
         try:
             value = process.values.load(ref)
-        except OwnerDiedError:
+        except (OwnerDiedError, ObjectStoreFullError):
             return None
         return value[0] if isinstance(value, list) else value
 

@@ -32,7 +32,7 @@ class World:
         def no_future(ref: ObjectRef) -> Future[Any]:
             raise AssertionError("not used here")
 
-        return References(me, post, self.freed.append, lambda _: None, lambda: None, no_future)
+        return References(me, post, self.freed.append, lambda: None, no_future)
 
     def send(self, sender: int, ref: ObjectRef, to: int) -> None:
         """Send a reference inside some message."""
@@ -105,7 +105,7 @@ def test_nothing_is_freed_early_and_nothing_is_kept(seed: int, deaths: bool) -> 
         if choice < 0.15:
             ref = world.processes[me].own_put()
             made.add(ref.binary())
-            world.processes[me].resolve(ref.binary(), ("value", ref.binary()), [])
+            world.processes[me].resolve(ref.entry, ("stored", ref.binary(), 0, ()))
             world.held[me].append(ref)
             del ref
         elif choice < 0.45 and world.held[me] and len(world.alive) > 1:

@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 
 import rlray
-from rlray.core.serialization import serialize
 from rlray.exceptions import ObjectLostError, ObjectStoreFullError
 from tests.support import Driver, run_driver, wait_until
 
@@ -206,6 +205,19 @@ def test_a_lost_file_is_named(disk: Path) -> None:
         rlray.get(rlray.remote(lambda array: array[0]).remote(lost[0]))
 
 
+def test_a_lost_result_is_made_again_by_its_task(disk: Path) -> None:
+    make, look = rlray.remote(block), rlray.remote(lambda array: int(array[0]))
+    refs = [make.remote(i) for i in range(20)]
+    rlray.wait(refs, num_returns=20)
+    assert files(disk)
+    for path in files(disk):
+        path.unlink()
+    assert rlray.get([look.remote(ref) for ref in refs]) == list(range(20))  # lost in the eyes of others
+    for path in files(disk):
+        path.unlink()
+    assert all(holds(rlray.get(ref), i) for i, ref in enumerate(refs))
+
+
 def test_who_can_make_a_lost_value_again_is_asked_to(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rlray.core.engine import current
 
@@ -219,7 +231,7 @@ def test_who_can_make_a_lost_value_again_is_asked_to(disk: Path, monkeypatch: py
     def recover(ref: Any) -> bool:
         asked.append(ref)
         if ref == lost[0]:
-            client.references.entries[ref.binary()].payload = client.values.place(serialize(block(99)))
+            client.references.entry(ref).payload, _ = client.values.place(block(99))
         return bool(ref == lost[0])
 
     monkeypatch.setattr(client.values, "recover", recover)

@@ -16,6 +16,8 @@ from rlray.core.local.wire import Connection, Message, ProtocolError, encode, he
 
 SECRET = os.urandom(32)
 
+ROOM = memoryview(bytearray(1 << 16))
+
 
 @pytest.fixture
 def ends() -> Iterator[tuple[Connection, socket.socket]]:
@@ -43,7 +45,7 @@ def test_messages_arrive_whole_in_order_however_the_bytes_are_cut(ends: tuple[Co
     got: list[Message] = []
     for at in range(0, len(stream), 611):
         theirs.sendall(stream[at : at + 611])
-        got += connection.receive()[0]
+        got += connection.receive(ROOM)[0]
     assert got == sent
     assert connection.peer == 7
 
@@ -56,7 +58,7 @@ def test_a_stranger_is_refused_before_anything_is_unpickled(
     body = pickle.dumps(Bomb(tmp_path / "boom"))
     theirs.sendall(opening + len(body).to_bytes(4, "little") + body)
     with pytest.raises(ProtocolError):
-        connection.receive()
+        connection.receive(ROOM)
     assert not (tmp_path / "boom").exists()
 
 
@@ -69,9 +71,9 @@ def test_what_was_written_before_the_end_is_read_before_the_end(ends: tuple[Conn
     connection, theirs = ends
     theirs.sendall(hello(SECRET, 3) + encode(("last words",)))
     theirs.close()
-    messages, ended = connection.receive()
+    messages, ended = connection.receive(ROOM)
     while not ended:
-        more, ended = connection.receive()
+        more, ended = connection.receive(ROOM)
         messages += more
     assert messages == [("last words",)]
 

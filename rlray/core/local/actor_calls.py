@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import pickle
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from rlray.core.exceptions import ActorDiedError, ActorUnavailableError, TaskCancelledError
+from rlray.core.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+    TaskCancelledError,
+)
+from rlray.core.local.instructions import ActorState
 from rlray.core.local.references import Payload
-from rlray.core.local.scheduler import ActorState
-from rlray.core.local.submitter import Host
-from rlray.core.local.tasks import Task, first_error, to_wire
+from rlray.core.local.submitter import COMPANY, Host
+from rlray.core.local.tasks import Task, batch_to_wire, first_error
+from rlray.core.refs import ObjectRef
+from rlray.core.resources import PLAIN
 from rlray.core.serialization import dumps_error
 
 
@@ -33,22 +43,35 @@ class ActorCalls:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._lanes: dict[bytes, ActorLane] = {}
-        self._lane_of: dict[bytes, ActorLane] = {}  # by task
+        self._held: dict[bytes, ActorLane] = {}  # lanes with calls that wait for company
 
-    def lane(self, actor: bytes) -> ActorLane:
+    def lane(self, actor: ObjectRef) -> ActorLane:
         """The lane to an actor; the node is asked to tell how the actor stands when it is new."""
-        lane = self._lanes.get(actor)
+        lane = self._lanes.get(actor.binary())
         if lane is None:
-            lane = self._lanes[actor] = ActorLane(actor)
-            self._host.tell_node(("actor_watch", actor))
+            lane = self.created(actor)
+            self._host.tell_node(("actor_watch", lane.id))
         return lane
+
+    def created(self, actor: ObjectRef) -> ActorLane:
+        """A new lane. The process that has just created the actor is told of it by the node unasked."""
+        lane = self._lanes[actor.binary()] = ActorLane(actor.binary())
+        entry = self._host.references.entry(actor)
+        if not entry.owned:
+            entry.released = lambda: self.forget(lane.id)
+        return lane
+
+    def forget(self, actor: bytes) -> None:
+        """No handle to the actor is left here, and so no call is under way."""
+        if self._lanes.pop(actor, None) is not None:
+            self._host.tell_node(("actor_unwatch", actor))
 
     def home(self, actor: bytes) -> int | None:
         """The process that the actor lives in, as far as is known."""
         lane = self._lanes.get(actor)
         return lane.worker if lane is not None else None
 
-    def killed(self, actor: bytes, no_restart: bool) -> None:
+    def killed(self, actor: ObjectRef, no_restart: bool) -> None:
         """This process has just asked for the actor's end: its own later calls must not reach the old process."""
         lane = self.lane(actor)
         if lane.state != "dead":
@@ -56,60 +79,84 @@ class ActorCalls:
             if no_restart:
                 lane.killed = True
 
-    def created(self, actor: bytes) -> None:
-        """This process has just created the actor: the node tells of it unasked."""
-        self._lanes[actor] = ActorLane(actor)
+    def enqueue(self, task: Task) -> None:
+        """A call, made now; it keeps its place even while its arguments are not there yet.
 
-    def enqueue(self, actor: bytes, task: Task) -> None:
-        """A call, made now; it keeps its place even while its arguments are not there yet."""
-        lane = self.lane(actor)
+        While the actor is busy it waits for company, so that many calls share a message: until there are enough,
+        something is answered, or somebody waits.
+        """
+        assert task.actor is not None
+        lane = self._lanes.get(task.actor.binary()) or self.lane(task.actor)
         lane.waiting.append(task)
-        self._lane_of[task.id] = lane
-        self.pump(lane)
+        if lane.running and len(lane.waiting) < COMPANY:
+            self._held[lane.id] = lane
+            self._host.hold()
+        else:
+            self._pump(lane)
 
-    def pump_task(self, task: Task) -> None:
+    def arguments_ready(self, task: Task) -> None:
         """The arguments of a call have arrived."""
-        lane = self._lane_of.get(task.id)
-        if lane is not None:
-            self.pump(lane)
+        assert task.actor is not None
+        self._pump(self.lane(task.actor))
 
-    def pump(self, lane: ActorLane) -> None:
+    def flush(self) -> None:
+        """Send what waits for company."""
+        while self._held:
+            self._pump(self._held.popitem()[1])
+
+    def tasks(self) -> Iterator[Task]:
+        """All calls that have not ended."""
+        for lane in self._lanes.values():
+            yield from lane.waiting
+            yield from lane.running.values()
+
+    def answered(self, worker: int, task: Task) -> None:
+        """A process has answered calls, ``task`` among them: send it more."""
+        if task.actor is not None and (lane := self._lanes.get(task.actor.binary())) is not None and lane.waiting:
+            self._pump(lane)
+
+    def again(self, task: Task) -> None:
+        """Make a call once more, whose method raised what it may be retried for."""
+        task.retries -= task.retries > 0
+        task.worker = None
+        self.enqueue(task)
+
+    def _pump(self, lane: ActorLane) -> None:
         """Send what may be sent."""
         if lane.state == "dead":
             while lane.waiting:
-                self._finish(lane.waiting.popleft(), lane.cause)
-            return
-        if lane.state == "alive" and lane.worker is not None:
+                self._host.finish(lane.waiting.popleft(), lane.cause or ("error", _as_call_error(None)))
+        elif lane.state == "alive" and lane.worker is not None:
             batch = []
             while lane.waiting and lane.waiting[0].ready:
                 task = lane.waiting.popleft()
-                error = first_error(task.dependencies, self._host.references)
-                if error is not None:
-                    self._finish(task, error)
+                if task.dependencies and (error := first_error(task.dependencies, self._host.references)) is not None:
+                    self._host.finish(task, error)
                     continue
-                task.where = f"with the actor, worker process {lane.worker}"
+                task.worker = lane.worker
                 lane.running[task.id] = task
-                batch.append(to_wire(task, lane.worker, self._host.references))
+                batch.append(task)
             if batch:
-                self._host.post(lane.worker, ("tasks", batch, {}))
-        else:
-            for task in lane.waiting:
-                task.where = f"waiting for an actor that is {lane.state}"
+                runs = batch_to_wire(batch, lane.worker, self._host.references, PLAIN)
+                self._host.post(lane.worker, ("tasks", runs, {}))
 
     def changed(self, actor: bytes, state: ActorState, worker: int | None, cause: bytes | None) -> None:
         """The node tells how the actor stands."""
         lane = self._lanes.get(actor)
         if lane is None or lane.state == "dead" or (lane.killed and state != "dead"):
             return
+        if lane.worker is not None and lane.worker != worker:
+            self._host.sent.pop(lane.worker, None)
         lane.state, lane.worker = state, worker
         if state == "dead":
             lane.cause = ("error", _as_call_error(cause))
-            for task in list(lane.running.values()):  # none of these will be answered any more
-                self._finish(task, lane.cause)
-            lane.running.clear()
+            while lane.running:  # none of these will be answered any more
+                self._host.finish(lane.running.popitem(last=False)[1], lane.cause)
         elif state == "restarting":
             self._lost(lane)
-        self.pump(lane)
+        elif worker is not None:
+            self._host.sent[worker] = lane.running
+        self._pump(lane)
 
     def _lost(self, lane: ActorLane) -> None:
         """The actor's process died and comes back: calls under way are retried if they may be, or fail."""
@@ -117,40 +164,45 @@ class ActorCalls:
         again = []
         for task in running:
             if task.retries == 0:
-                error = ActorUnavailableError(f"{task.name} failed: the actor's process died; it is being restarted")
-                self._finish(task, ("error", dumps_error(error)))
+                name = task.spec.name
+                error = ActorUnavailableError(f"{name} failed: the actor's process died; it is being restarted")
+                self._host.finish(task, ("error", dumps_error(error)))
             else:
                 task.retries -= task.retries > 0
+                task.worker = None
                 again.append(task)
         lane.waiting.extendleft(reversed(again))
 
-    def ended(self, task: Task) -> None:
-        """A call has been answered."""
-        lane = self._lane_of.pop(task.id, None)
-        if lane is not None:
-            lane.running.pop(task.id, None)
+    def where(self, task: Task) -> str:
+        """Where a call is, in words."""
+        assert task.actor is not None
+        lane = self.lane(task.actor)
+        if lane.state == "alive":
+            return "waiting for calls before it" if task.ready else "waiting for its arguments"
+        return f"waiting for an actor that is {lane.state}"
 
     def cancel(self, task: Task, recursive: bool) -> None:
         """Cancel a call that has not started; one that runs is left to end, as in Ray, unless it is a coroutine."""
-        lane = self._lane_of.get(task.id)
-        if lane is None:
-            return
-        if task.id in lane.running and lane.worker is not None:
-            self._host.post(lane.worker, ("cancel", task.id, recursive))
+        assert task.actor is not None
+        lane = self.lane(task.actor)
+        if task.worker is not None:
+            self._host.post(task.worker, ("cancel", task.id, recursive))
         elif task in lane.waiting:
             lane.waiting.remove(task)
-            self._finish(task, ("error", dumps_error(TaskCancelledError(f"{task.name} was cancelled"))))
-
-    def _finish(self, task: Task, error: Payload | None) -> None:
-        self._lane_of.pop(task.id, None)
-        self._host.finish(task, error or ("error", _as_call_error(None)))
+            error = TaskCancelledError(f"{task.spec.name} was cancelled")
+            self._host.finish(task, ("error", dumps_error(error)))
+            self._pump(lane)  # the calls behind it may have waited for its arguments
 
 
 def _as_call_error(cause: bytes | None) -> bytes:
-    """The pickled ActorDiedError that calls get; an error of the constructor becomes its cause."""
+    """The pickled error that calls get: ActorDiedError, whose cause is an error of the constructor.
+
+    That the actor could not even be placed has errors of its own.
+    """
     if cause is None:
         return dumps_error(ActorDiedError("the actor is dead"))
     error = pickle.loads(cause)
-    if isinstance(error, ActorDiedError):
+    if isinstance(error, ActorDiedError | ActorUnschedulableError | RuntimeEnvSetupError):
         return cause
-    return dumps_error(ActorDiedError(f"the actor's constructor raised, so it never lived:\n{error}", error))
+    text = f"the actor's constructor raised, so it never lived:\n{error}"
+    return dumps_error(ActorDiedError(text, error.as_instanceof_cause() if isinstance(error, RayTaskError) else error))

@@ -5,31 +5,46 @@ from __future__ import annotations
 import logging
 import pickle
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, Protocol
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import cloudpickle
 
 from rlray.core import exceptions as exc
-from rlray.core.engine import ActorInfo, Code, Context, Engine
+from rlray.core.engine import STREAMING, ActorInfo, CallSpec, Code, Context, Engine, chunked
 from rlray.core.local.actor_calls import ActorCalls
+from rlray.core.local.chunks import LocalChunk, packed
+from rlray.core.local.generators import Stream
+from rlray.core.local.groups import Groups
+from rlray.core.local.lineage import make_again, remember
 from rlray.core.local.loop import Loop
-from rlray.core.local.references import Payload, References, owner_of, task_of
-from rlray.core.local.scheduler import Actor
+from rlray.core.local.records import Actor
+from rlray.core.local.references import Entry, LocalRef, Payload, References, owner_of
 from rlray.core.local.submitter import Submitter
-from rlray.core.local.tasks import Arguments, Task, first_error, take_apart
+from rlray.core.local.tasks import Arguments, Task, first_error, immutable_arguments, take_apart
 from rlray.core.local.values import Values
 from rlray.core.local.wire import Connection, Message
+from rlray.core.local.wishes import Wishes
 from rlray.core.local.zygote import NODE, RunSettings
-from rlray.core.refs import ObjectRef
-from rlray.core.resources import Shape, amounts, describe, fits
+from rlray.core.mapping import Chunk
+from rlray.core.refs import ObjectRef, ObjectRefGenerator
+from rlray.core.resources import Request, Wish, amounts, describe
 from rlray.core.serialization import dumps_error, serialize
+from rlray.core.signatures import MethodTable
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from rlray.core.local.futures import Futures
 
 logger = logging.getLogger(__name__)
 
 _SLOW = 30.0  # seconds after which a waiting `get` says what it waits for
+_FIRST = b"\0\0"  # what follows the task's id in the id of its first result
+_NOTHING: OrderedDict[bytes, Task] = OrderedDict()
 
 
 class Hooks(Protocol):
@@ -50,6 +65,12 @@ class Hooks(Protocol):
     def context(self) -> Mapping[str, Any]:
         """The fields of `Context` that the running task adds."""
 
+    def running_request(self) -> Request | None:
+        """What the running task or actor was given; None outside of both."""
+
+    def running_id(self) -> bytes | None:
+        """The id of the task that the calling thread runs."""
+
 
 class Client(Engine):
     """One process's half of the embedded engine."""
@@ -58,19 +79,25 @@ class Client(Engine):
         self.settings = settings
         self.process = process
         self.hooks: Hooks | None = None
+        self.environment = settings.environment  # what tasks and actors started here inherit
         self.loop = Loop(settings.secret, self._handle, self._lost, self._idle)
-        self.references = References(process, self.post, self._free, self._released, self.loop.attend, self._future)
-        self.values = Values(settings, self.references, self._ask, self.post, self.loop)
+        self.references = References(process, self.post, self.free, self.loop.attend, self._future)
+        self.values = Values(settings, self.references, self.ask, self.post, self.loop)
+        self.values.recover = self.recover
         self.submitter = Submitter(self, settings.total)
         self.actors = ActorCalls(self)
-        self.tasks: dict[bytes, Task] = {}
+        self._groups = Groups(self)
+        self._wishes = Wishes(self)
+        self.sent: dict[int, OrderedDict[bytes, Task]] = {}
         self.log_key: bytes | None = None  # the node's, once it has said welcome
+        self._unready: dict[bytes, Task] = {}  # tasks that wait for their arguments
+        self._holding = False  # calls wait for company
         self._peers: dict[int, Connection] = {}
         self._replies: dict[int, Any] = {}
         self._tickets = 0
         self._own_actors: dict[bytes, tuple[bool, list[ObjectRef]]] = {}  # (detached, what its constructor needs)
         self._broken: BaseException | None = None
-        self._futures: ThreadPoolExecutor | None = None
+        self._futures: Futures | None = None
         self.loop.listen(settings.socket_path(process))
         if node is not None:
             self._peers[NODE] = self.loop.adopt(node, NODE)
@@ -79,32 +106,48 @@ class Client(Engine):
 
     # -- the Engine interface: tasks and actors ----------------------------------------------------------------------
 
-    def submit(
-        self, code: Code, args: Sequence[Any], kwargs: Mapping[str, Any], request: Shape, options: Mapping[str, Any]
-    ) -> list[ObjectRef]:
-        self._check_request(request, exc.TaskUnschedulableError, f"task {code.name!r}")
-        task = self._make_task(options["name"] or code.name, args, kwargs, options["num_returns"])
-        task.code, task.request, task.retries = code, request, options["max_retries"]
+    def submit(self, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.check_alive()
+        if kwargs or not immutable_arguments(args):
+            return self._submit_packed(spec, args, kwargs)
         with self.loop.lock:
-            results = self._begin(task)
-            self._when_ready(task, lambda: self.submitter.enqueue(task))
-        return results
+            lane = self.submitter.lane(spec)
+            task = Task(self.references.new_task_id(), spec, ("args", args))
+            result = self._begin(task)
+            task.ready = True
+            self.submitter.enqueue(lane, task)
+        return result
+
+    def _submit_packed(self, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        lane = self.submitter.lane(spec)
+        task = self._pack_task(spec, args, kwargs)
+        with self.loop.lock:
+            result = self._begin(task)
+            if task.dependencies:
+                self._when_ready(task, lambda: self.submitter.enqueue(lane, task))
+            else:
+                task.ready = True
+                self.submitter.enqueue(lane, task)
+        return result
 
     def create_actor(
         self,
         code: Code,
-        methods: Mapping[str, Mapping[str, Any]],
+        methods: MethodTable,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        request: Shape,
+        asked: Wish,
         options: Mapping[str, Any],
     ) -> ObjectRef:
-        self._check_request(request, exc.ActorUnschedulableError, f"actor {code.name!r}")
+        self.check_alive()
+        request = self._wishes.request(asked, exc.ActorUnschedulableError, f"actor {code.name!r}")
         namespace = options["namespace"] or self.settings.namespace
         name = (namespace, options["name"]) if options["name"] else None
         parts, arguments, refs = self._pack(f"{code.name}.__init__", args, kwargs)
         with self.loop.lock:
             life = self.references.own_put()
+            life_id = life.binary()
+            life.entry.released = lambda: self._released(life_id)
         spec = {
             "class_name": code.name,
             "info": cloudpickle.dumps(
@@ -118,6 +161,7 @@ class Client(Engine):
             "namespace": namespace,
             "name": options["name"],
             "max_concurrency": options["max_concurrency"],
+            "concurrency_groups": options["concurrency_groups"],
         }
         detached = options["lifetime"] == "detached"
         actor = Actor(
@@ -132,10 +176,10 @@ class Client(Engine):
         )
         with self.loop.lock:
             self._own_actors[actor.id] = (detached, [*refs, *parts.dependencies])
-            self.actors.created(actor.id)
+            self.actors.created(life)
         if name is None:  # nobody can object: no need to wait for an answer
             self.tell_node(("actor_create", 0, actor, False))
-        elif (taken := self._ask("actor_create", actor, options["get_if_exists"])) is not None:
+        elif (taken := self.ask("actor_create", actor, options["get_if_exists"])) is not None:
             with self.loop.lock:
                 del self._own_actors[actor.id]
             if isinstance(taken, str):
@@ -150,33 +194,101 @@ class Client(Engine):
         error = first_error(parts.dependencies, self.references)
         self.tell_node(("actor_arguments", actor, None if error is None else error[1]))
 
-    def call(
-        self, actor: ObjectRef, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> list[ObjectRef]:
-        self._check_alive()
-        task = self._make_task(options["name"] or method, args, kwargs, options["num_returns"])
-        task.method, task.retries, task.actor = method, options["max_task_retries"], actor
+    def call(self, actor: ObjectRef, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.check_alive()
+        self.references.entry(actor)  # a handle of this run
+        if kwargs or not immutable_arguments(args):
+            return self._call_packed(actor, spec, args, kwargs)
         with self.loop.lock:
-            results = self._begin(task)
-            self.actors.enqueue(actor.binary(), task)
-            self._when_ready(task, lambda: self.actors.pump_task(task))
-        return results
+            task = Task(self.references.new_task_id(), spec, ("args", args))
+            result = self._begin(task)
+            task.actor = actor
+            task.ready = True
+            self.actors.enqueue(task)
+        return result
+
+    def _call_packed(self, actor: ObjectRef, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        task = self._pack_task(spec, args, kwargs)
+        task.actor = actor
+        with self.loop.lock:
+            result = self._begin(task)
+            if task.dependencies:
+                self.actors.enqueue(task)
+                self._when_ready(task, lambda: self.actors.arguments_ready(task))
+            else:
+                task.ready = True
+                self.actors.enqueue(task)
+        return result
+
+    def chunk(self, spec: CallSpec, actor: ObjectRef | None, items: tuple[Any, ...]) -> Chunk:
+        arguments = packed(items) if spec.max_retries != 0 or actor is not None else None
+        if arguments is None:
+            return super().chunk(spec, actor, items)
+        together = chunked(spec)
+        with self.loop.lock:
+            chunk = LocalChunk(self, spec, actor, items)
+            task = Task(self.references.new_task_id(), together, arguments)
+            chunk.begin(task)
+            self._go(task, actor)
+        return chunk
+
+    def resubmit(self, spec: CallSpec, actor: ObjectRef | None, item: Any, entry: Entry) -> None:
+        """Make a call of a chunk on its own, once more. Call with the loop's lock held."""
+        task = self._pack_task(spec, (item,), {})
+        task.retries -= task.retries > 0
+        task.entries = (entry,)
+        entry.task = task
+        self._go(task, actor)
+
+    def recover(self, ref: ObjectRef) -> bool:
+        """Make a lost value again and wait for it; False if that cannot be."""
+        entry = self.references.entry(ref)
+        with self.loop.lock:
+            if not entry.owned:
+                entry.payload, entry.fetching = None, True
+                self.post(owner_of(entry.id), ("recover", entry.id))
+            elif entry.payload is not None and not make_again(self, entry):
+                return False
+        self.wait_for([ref])
+        return True
+
+    def _on_recover(self, sender: int, object_id: bytes) -> None:
+        entry = self.references.entries.get(object_id)
+        if entry is not None and entry.payload is not None and not make_again(self, entry):
+            file = entry.payload[1] if entry.payload[0] == "spilled" else "with the value"
+            text = f"the file {file} is gone, and the value of {object_id.hex()} cannot be made again"
+            entry.payload = ("error", dumps_error(exc.ObjectLostError(text)))
+        self._on_fetch(sender, object_id)
+
+    def run_again(self, task: Task) -> None:
+        """Run a task of which there is nothing left but its results' entries."""
+        self._when_ready(task, lambda: self.submitter.enqueue(self.submitter.lane(task.spec), task))
+
+    def _go(self, task: Task, actor: ObjectRef | None) -> None:
+        task.ready, task.actor = True, actor
+        if actor is None:
+            self.submitter.enqueue(self.submitter.lane(task.spec), task)
+        else:
+            self.actors.enqueue(task)
 
     def find_actor(self, name: str, namespace: str | None) -> tuple[ObjectRef, ActorInfo]:
         where = namespace or self.settings.namespace
-        found = self._ask("actor_find", where, name)
+        found = self.ask("actor_find", where, name)
         if found is None:
             raise ValueError(f"there is no living actor named {name!r} in namespace {where!r}")
         return self.claim(found[0]), pickle.loads(found[1])
+
+    def named_actors(self) -> list[tuple[str, str]]:
+        return self.ask("actor_names")  # type: ignore[no-any-return]
 
     def claim(self, object_id: bytes) -> ObjectRef:
         with self.loop.lock:
             return self.references.claim([object_id])[0]
 
     def kill(self, actor: ObjectRef, no_restart: bool) -> None:
-        self._check_alive()
+        self.check_alive()
         with self.loop.lock:
-            self.actors.killed(actor.binary(), no_restart)
+            self.actors.killed(actor, no_restart)
         self.tell_node(("actor_kill", actor.binary(), no_restart, "the actor was killed by kill()"))
 
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
@@ -185,36 +297,50 @@ class Client(Engine):
             self.post(owner, ("cancel_for", ref.binary(), force, recursive))
             return
         with self.loop.lock:
-            task = self.tasks.get(task_of(ref.binary()))
+            task = self.references.entry(ref).task
             if task is None:
                 return
-            if task.code is None and force:
+            if task.actor is not None and force:
                 raise ValueError("force=True cannot cancel an actor's method; use kill(actor) to end the actor")
             self._cancel(task, force, recursive)
+            self.loop.changed()
 
     def _cancel(self, task: Task, force: bool, recursive: bool) -> None:
-        if task.code is None:
+        sent = task.worker is not None
+        if task.actor is not None:
             self.actors.cancel(task, recursive)
         else:
             self.submitter.cancel(task, force, recursive)
-        if recursive and task.id not in self.tasks:
+        if recursive and not sent:
             self.cancel_children(task.id)
 
     def cancel_children(self, parent: bytes) -> None:
         """Cancel what a task of this process has submitted."""
         with self.loop.lock:
-            for task in [task for task in self.tasks.values() if task.parent == parent]:
+            for task in [task for task in self._all_tasks() if task.parent == parent]:
                 self._cancel(task, force=False, recursive=True)
+
+    def _all_tasks(self) -> Iterator[Task]:
+        return chain(self._unready.values(), self.submitter.tasks(), self.actors.tasks())
 
     # -- the Engine interface: objects -------------------------------------------------------------------------------
 
     def put(self, value: Any) -> ObjectRef:
-        self._check_alive()
-        return self.values.put(serialize(value))
+        self.check_alive()
+        return self.values.put(value)
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
+        references, values = self.references, []
+        for ref in refs:
+            payload = references.entry(ref).payload
+            if payload is None or payload[0] == "error":
+                return self._get_awaited(refs, timeout)
+            values.append(payload[1] if payload[0] == "value" else self.values.load(ref))
+        return values
+
+    def _get_awaited(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
         slow = _SLOW
-        while not self._await(refs, len(refs), slow if timeout is None else timeout, or_error=True):
+        while not self.wait_for(refs, slow if timeout is None else timeout):
             if timeout is not None:
                 raise exc.GetTimeoutError(f"get timed out after {timeout:g} s; {self._missing(refs)}")
             logger.warning("get has waited for %g s: %s", slow, self._missing(refs))
@@ -224,76 +350,127 @@ class Client(Engine):
                 self.values.load(ref)
         return [self.values.load(ref) for ref in refs]
 
+    def wait_for(self, refs: Sequence[ObjectRef], timeout: float | None = None) -> bool:
+        """Wait until all values, or an error among them, are there; False if time ran out."""
+        references = self.references
+        entries = [references.entry(ref) for ref in refs]
+        with self.loop.lock:
+            for entry in entries:
+                if entry.payload is None:
+                    references.fetch(entry)
+        at, count, failures = 0, len(entries), -1
+
+        def done() -> bool:
+            nonlocal at, failures
+            while at < count and (payload := entries[at].payload) is not None:
+                if payload[0] == "error":
+                    return True
+                at += 1
+            if at == count:
+                return True
+            if failures != references.failures:  # an error may be among those further on
+                failures = references.failures
+                return any(entry.payload is not None and entry.payload[0] == "error" for entry in entries[at:])
+            return False
+
+        return self.wait_until(done, timeout)
+
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
-        self._await(refs, num_returns, timeout)
-        with self.loop.lock:
-            there = [self.references.entries[ref.binary()].payload is not None for ref in refs]
-        ready: list[ObjectRef] = []
-        rest: list[ObjectRef] = []
-        for ref, is_there in zip(refs, there, strict=True):
-            (ready if is_there and len(ready) < num_returns else rest).append(ref)
+        ready, rest = _split(refs, num_returns)
+        if len(ready) < num_returns:
+            self._wait_for_some(refs, num_returns, timeout)
+            ready, rest = _split(refs, num_returns)
         return ready, rest
 
-    def _await(self, refs: Sequence[ObjectRef], count: int, timeout: float | None, or_error: bool = False) -> bool:
-        """Wait until ``count`` of the values, or an error, are there; False if time ran out."""
-        self._check_alive()
+    def first_ready(self, refs: Sequence[ObjectRef]) -> int | None:
+        for i, ref in enumerate(refs):
+            if not isinstance(ref, LocalRef):
+                return None
+            if ref.entry.payload is not None:
+                return i
+        return None
+
+    def _wait_for_some(self, refs: Sequence[ObjectRef], count: int, timeout: float | None) -> None:
+        """Wait until ``count`` of the values are there, or time runs out."""
+        references = self.references
+        entries = [references.entry(ref) for ref in refs]
+        there = 0
+
+        def arrived() -> None:
+            nonlocal there
+            there += 1
+
+        with self.loop.lock:
+            for entry in entries:
+                if references.when_ready(entry, arrived):
+                    there += 1
+        try:
+            self.wait_until(lambda: there >= count, timeout)
+        finally:
+            if there < len(entries):
+                with self.loop.lock:
+                    references.forget_waiting(entries, arrived)
+
+    def wait_until(self, done: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait for something; False if time ran out."""
+        self.check_alive()
+        if done():
+            return True
         hooks = self.hooks
-        with self.values.awaiting(refs, count, or_error) as enough:
-            if enough():
-                return True
-            if hooks is None:
-                done: Callable[[], bool] = lambda: enough() or self._broken is not None  # noqa: E731
-            else:
-                done = lambda: enough() or self._broken is not None or hooks.interrupted()  # noqa: E731
-            with hooks.blocking() if hooks is not None else nullcontext():
-                in_time = self.loop.run_until(done, timeout)
-        if hooks is not None:
+        if hooks is None:
+            in_time = self.loop.run_until(lambda: done() or self._broken is not None, timeout)
+        else:
+            with hooks.blocking():
+                in_time = self.loop.run_until(
+                    lambda: done() or self._broken is not None or hooks.interrupted(), timeout
+                )
             hooks.check_interrupt()
-        if not enough():
-            self._check_alive()
+        if not done():
+            self.check_alive()
         return in_time
 
     def _missing(self, refs: Sequence[ObjectRef]) -> str:
         """What a `get` waits for, in words."""
         with self.loop.lock:
-            missing = [ref for ref in refs if self.references.entries[ref.binary()].payload is None]
-            notes = []
-            for ref in missing[:3]:
-                task = self.tasks.get(task_of(ref.binary()))
-                if task is None:
-                    notes.append(f"a value of process {owner_of(ref.binary())}")
-                else:
-                    asks = f", which asks for {describe(task.request)}" if task.request else ""
-                    notes.append(f"{task.name} ({task.where}{asks})")
+            entries = [self.references.entry(ref) for ref in refs]
+            missing = [entry for entry in entries if entry.payload is None]
+            notes = [self._where(entry) for entry in missing[:3]]
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         return f"still missing {len(missing)} of {len(refs)} values: {', '.join(notes)}{more}"
 
+    def _where(self, entry: Entry) -> str:
+        """Where the task is that makes a value, in words."""
+        task = entry.task
+        if task is None:
+            return f"a value of process {owner_of(entry.id)}"
+        if task.worker is not None:
+            where = f"with {'the actor, ' if task.actor is not None else ''}worker process {task.worker}"
+        elif task.actor is not None:
+            where = self.actors.where(task)
+        else:
+            where = "waiting for a worker" if task.ready else "waiting for its arguments"
+        asks = f", which asks for {describe(task.spec.wish.resources)}" if task.spec.wish.resources else ""
+        return f"{task.spec.name} ({where}{asks})"
+
     def _future(self, ref: ObjectRef) -> Future[Any]:
         if self._futures is None:
-            self._futures = ThreadPoolExecutor(1, thread_name_prefix="rlray-futures")
-        pool, future = self._futures, Future[Any]()
-        future.set_running_or_notify_cancel()
+            from rlray.core.local.futures import Futures  # threads, which many programs never need
 
-        def settle() -> None:
-            try:
-                future.set_result(self.values.load(ref))
-            except BaseException as error:  # whatever the task raised
-                future.set_exception(error)
-
-        def there() -> None:
-            pool.submit(settle)
-
-        with self.loop.lock:
-            self.references.when_all_ready([ref], there)
-        return future
+            self._futures = Futures(self)
+        return self._futures.of(ref)
 
     def resources(self) -> tuple[dict[str, float], dict[str, float]]:
-        self._check_alive()
+        self.check_alive()
         with self.loop.lock:
             self.submitter.return_unused(contended=False)
-        return amounts(self.settings.total), self._ask("resources")
+        total = {**amounts(self.settings.total), "object_store_memory": float(self.settings.store_capacity)}
+        return total, self.ask("resources")
+
+    @property
+    def groups(self) -> Groups:
+        return self._groups
 
     def context(self) -> Context:
         settings = self.settings
@@ -301,33 +478,32 @@ class Client(Engine):
             job_id=settings.job_id,
             node_id=settings.node_id,
             worker_id=f"{self.process:08x}",
+            environment=self.environment,
             **{"namespace": settings.namespace, **(self.hooks.context() if self.hooks is not None else {})},
         )
 
     def adopt(self, object_id: bytes) -> ObjectRef:
+        entry = self.references.entries.get(object_id)
+        if entry is not None and entry.ref is not None and (ref := entry.ref()) is not None:
+            return ref  # without the lock: thousands may lie in one value
         with self.loop.lock:
             return self.references.adopt(object_id)
 
     def shutdown(self) -> None:
         """Close this process's half; `rlray.core.local.launch` ends the processes."""
         self._broken = self._broken or RuntimeError("rlray was shut down")
+        with self.loop.lock:
+            self._fail_all(self._broken)
         if self._futures is not None:
-            self._futures.shutdown(wait=False)
+            self._futures.close()
         self.loop.close()
 
     # -- making calls ------------------------------------------------------------------------------------------------
 
-    def _check_alive(self) -> None:
+    def check_alive(self) -> None:
+        """Raise the error that ended the runtime, if it has ended."""
         if self._broken is not None:
             raise self._broken
-
-    def _check_request(self, request: Shape, error: type[exc.RayError], what: str) -> None:
-        self._check_alive()
-        if not fits(request, dict(self.settings.total)):
-            raise error(
-                f"{what} asks for {describe(request)}, but the cluster has {describe(self.settings.total)} in all; "
-                "ask for less, or give init() more"
-            )
 
     def _pack(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -340,48 +516,70 @@ class Client(Engine):
         payload, refs = self.values.payload(value)
         return parts, payload, refs
 
-    def _make_task(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], num_returns: int) -> Task:
-        parts, arguments, refs = self._pack(name, args, kwargs)
-        parent = self.hooks.context().get("task_id") if self.hooks is not None else None
+    def _pack_task(self, spec: CallSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Task:
+        parts, arguments, refs = self._pack(spec.name, args, kwargs)
         with self.loop.lock:
             task_id = self.references.new_task_id()
-        return Task(
-            id=task_id,
-            name=name,
-            code=None,
-            method="",
-            arguments=arguments,
-            refs=refs,
-            slots=parts.slots,
-            dependencies=parts.dependencies,
-            num_returns=num_returns,
-            retries=0,
-            parent=bytes.fromhex(parent) if parent else None,
-        )
+        task = Task(task_id, spec, arguments)
+        task.refs, task.slots, task.dependencies = refs, parts.slots, parts.dependencies
+        return task
 
-    def _begin(self, task: Task) -> list[ObjectRef]:
-        self.tasks[task.id] = task
-        return [self.references.own(task.id, index) for index in range(task.num_returns)]
+    def _begin(self, task: Task) -> Any:
+        """Make the references of a task's results, as its caller gets them."""
+        if self.hooks is not None:
+            task.parent = self.hooks.running_id()
+        count = task.spec.num_returns
+        if count == 1:
+            ref = self.references.own(task.id + _FIRST)
+            ref.entry.task = task
+            task.entries = (ref.entry,)
+            return ref
+        if count == STREAMING:
+            task.sink = stream = Stream(self, task)
+            return ObjectRefGenerator(stream)
+        refs = [self.references.own(task.id + index.to_bytes(2, "big")) for index in range(count)]
+        task.entries = [ref.entry for ref in refs]
+        for entry in task.entries:
+            entry.task = task
+        return refs or None
 
     def _when_ready(self, task: Task, go: Callable[[], None]) -> None:
         def ready() -> None:
             task.ready = True
-            if task.id in self.tasks:  # not cancelled meanwhile
+            if self._unready.pop(task.id, None) is not None:  # not cancelled meanwhile
                 go()
 
+        self._unready[task.id] = task
         self.references.when_all_ready(task.dependencies, ready)
 
-    def finish(self, task: Task, error: Payload | None) -> None:
-        """The task is over: if there is an error, its references get that."""
-        if self.tasks.pop(task.id, None) is None:
-            return
-        if error is not None:
-            for index in range(task.num_returns):
-                self.references.resolve(task.id + index.to_bytes(2, "big"), error, [])
-        task.refs.clear()
-        task.dependencies.clear()
-        task.actor = None
-        self.loop.changed()
+    def finish(self, task: Task, error: Payload) -> None:
+        """The task is over without a result: its references get the error."""
+        self._unready.pop(task.id, None)
+        for entry in task.entries:
+            entry.task = None
+            self.references.resolve(entry, error)
+        if task.sink is not None:
+            task.sink.failed(error)
+
+    def _fail_all(self, why: BaseException) -> None:
+        """No task will be answered any more."""
+        error: Payload = ("error", dumps_error(why))
+        for task in list(self._all_tasks()):
+            self.finish(task, error)
+
+    def hold(self) -> None:
+        """Calls wait for company: see to it that they leave before anybody waits, or soon."""
+        if not self._holding:
+            self._holding = True
+            self.loop.attend()
+
+    def request(self, spec: CallSpec) -> Request:
+        """What a call of ``spec``, made here and now, asks of the scheduler. Raises TaskUnschedulableError."""
+        return self._wishes.request(spec.wish, exc.TaskUnschedulableError, f"task {spec.name!r}")
+
+    def captures(self) -> bool:
+        """Whether what is called here and now goes into the caller's placement group."""
+        return self._wishes.capturing() is not None
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -402,16 +600,16 @@ class Client(Engine):
         """Send to the node."""
         self.loop.send(self._peers[NODE], message)
 
-    def _ask(self, kind: str, *args: Any) -> Any:
+    def ask(self, kind: str, *args: Any) -> Any:
         """Ask the node and wait for its answer."""
-        self._check_alive()
+        self.check_alive()
         with self.loop.lock:
             self._tickets += 1
             ticket = self._tickets
         self.tell_node((kind, ticket, *args))
         self.loop.run_until(lambda: ticket in self._replies or self._broken is not None)
         if ticket not in self._replies:
-            self._check_alive()
+            self.check_alive()
         return self._replies.pop(ticket)
 
     def _handle(self, connection: Connection, message: Message) -> None:
@@ -424,51 +622,98 @@ class Client(Engine):
         elif self.hooks is not None:
             self.hooks.on_message(sender, message)
 
-    def _on_done(self, sender: int, results: list[tuple[bytes, list[Any], Payload | None, float | None]]) -> None:
-        for task_id, values, error, seconds in results:
-            task = self.tasks.get(task_id)
-            for index, (payload, inner) in enumerate(values):
-                self.references.resolve(task_id + index.to_bytes(2, "big"), payload, self.references.receive(inner))
-            if task is not None:
-                if task.code is None:
-                    self.actors.ended(task)
-                else:
-                    self.submitter.ended(sender, task, seconds)
-                self.finish(task, error)
-        self.submitter.answered(sender)
+    def _on_done(self, sender: int, results: list[tuple[Any, ...]], means: Mapping[bytes, float]) -> None:
+        """Answers of a process: ``(task, value)``, or ``(task, [(payload, references inside)], error, retry)``."""
+        running = self.sent.get(sender, _NOTHING)
+        references = self.references
+        task = None
+        for result in results:
+            task = running.pop(result[0], None)
+            if task is None:  # it has been answered for otherwise
+                self._discard(result)
+            elif len(result) == 2:
+                entry = task.entries[0]
+                entry.task = None
+                references.resolve(entry, ("value", result[1]))
+            else:
+                self._take_in(task, *result[1:])
+        if task is not None and task.actor is not None:
+            self.actors.answered(sender, task)
+        else:
+            self.submitter.answered(sender, means)
 
-    def _on_taken(self, sender: int, ids: list[bytes], blocked: bool) -> None:
-        self.submitter.taken_back(sender, ids, blocked)
+    def _take_in(self, task: Task, values: Any, error: Payload | None, retry: bool) -> None:
+        if retry and task.retries != 0:
+            (self.submitter if task.actor is None else self.actors).again(task)
+            return
+        if error is not None:
+            self.finish(task, error)
+            return
+        if task.sink is not None:
+            task.sink.answered(values)
+            return
+        stored = False
+        for entry, (payload, inner) in zip(task.entries, values, strict=True):
+            entry.task = None
+            self.references.resolve(entry, payload, self.references.receive(inner))
+            stored |= payload[0] == "stored"
+        if stored:
+            remember(task)
+
+    def _discard(self, result: tuple[Any, ...]) -> None:
+        """An answer that nobody waits for: what it brings is not kept."""
+        if len(result) > 2:
+            values = result[1]
+            for payload, inner, *_ in values[1].values() if isinstance(values, tuple) else values:
+                self.references.receive(inner)
+                self.free(payload)
+
+    def _on_yielded(self, sender: int, task_id: bytes, index: int, payload: Payload, inner: list[bytes]) -> None:
+        refs = self.references.receive(inner)
+        task = self.sent.get(sender, _NOTHING).get(task_id)
+        if task is None or not isinstance(task.sink, Stream):
+            self.free(payload)
+        else:
+            task.sink.take(index, payload, refs)
+
+    def _on_taken(self, sender: int, ids: list[bytes], why: str) -> None:
+        self.submitter.taken_back(sender, ids, why)
 
     def _on_fetch(self, sender: int, object_id: bytes) -> None:
         ref = self.references.adopt(object_id)
 
         def answer() -> None:
-            entry = self.references.entries[object_id]
-            inner = self.references.grant(entry.inner, sender)
-            self.post(sender, ("value", ref.binary(), entry.payload, inner))
+            inner = self.references.grant(ref.entry.inner, sender)
+            self.post(sender, ("value", object_id, ref.entry.payload, inner))
 
-        self.references.when_all_ready([ref], answer)
+        if self.references.when_ready(ref.entry, answer):
+            answer()
 
     def _on_value(self, sender: int, object_id: bytes, payload: Payload, inner: list[bytes]) -> None:
-        self.references.resolve(object_id, payload, self.references.receive(inner))
+        refs = self.references.receive(inner)
+        entry = self.references.entries.get(object_id)
+        if entry is not None:
+            self.references.resolve(entry, payload, refs)
 
     def _on_credit(self, sender: int, object_id: bytes, holder: int, change: int) -> None:
         self.references.credit(object_id, holder, change)
 
     def _on_cancel_for(self, sender: int, object_id: bytes, force: bool, recursive: bool) -> None:
-        task = self.tasks.get(task_of(object_id))
-        if task is not None:
-            self._cancel(task, force and task.code is not None, recursive)
+        entry = self.references.entries.get(object_id)
+        if entry is not None and entry.task is not None:
+            self._cancel(entry.task, force and entry.task.actor is None, recursive)
 
     def _on_welcome(self, node: int, log_key: bytes) -> None:
         self.log_key = log_key
 
-    def _on_grant(self, node: int, request: Shape, worker: int) -> None:
+    def _on_grant(self, node: int, request: Request, worker: int) -> None:
         self.submitter.granted(request, worker)
 
-    def _on_refuse(self, node: int, request: Shape, reason: str) -> None:
-        self.submitter.refused(request, reason)
+    def _on_refuse(self, node: int, request: Request, error: bytes) -> None:
+        self.submitter.refused(request, error)
+
+    def _on_group(self, node: int, group: bytes, state: Any) -> None:
+        self._groups.changed(group, state)
 
     def _on_reclaim(self, node: int) -> None:
         self.submitter.return_unused(contended=True)
@@ -497,25 +742,29 @@ class Client(Engine):
     def _lost(self, connection: Connection) -> None:
         if connection.peer == NODE and self._broken is None:
             self._broken = exc.RayChannelError("the node process of the runtime died; call shutdown() and init() again")
-            error: Payload = ("error", dumps_error(self._broken))
-            for task in list(self.tasks.values()):
-                self.finish(task, error)
+            self._fail_all(self._broken)
             if self.hooks is not None:
                 self.hooks.on_message(NODE, ("node_lost",))
 
     # -- reference counts --------------------------------------------------------------------------------------------
 
     def _idle(self) -> None:
-        self.references.sweep()
+        if self._holding:
+            self._holding = False
+            self.submitter.flush()
+            self.actors.flush()
+        if self.references.dropped:
+            self.references.sweep()
         self.values.extents.sweep()
 
-    def _free(self, payload: Payload) -> None:
+    def free(self, payload: Payload) -> None:
+        """Give back the memory of a value that nobody holds."""
         self.values.free(payload)
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
     def empty(self, shape: Any, dtype: Any, order: Literal["C", "F"]) -> Any:
-        self._check_alive()
+        self.check_alive()
         return self.values.empty(shape, dtype, order)
 
     def _on_free(self, sender: int, extents: tuple[int, ...]) -> None:
@@ -531,7 +780,23 @@ class Client(Engine):
         self.values.make_room(needed, lambda moved, kept: self.tell_node(("spilled", moved, kept)))
 
     def _released(self, object_id: bytes) -> None:
+        """No handle to an actor of this process is left anywhere."""
         detached, _ = self._own_actors.get(object_id, (True, None))
+        self.actors.forget(object_id)
         if not detached:
             del self._own_actors[object_id]
             self.tell_node(("actor_kill", object_id, True, "all handles of the actor were dropped"))
+
+
+def _split(refs: Sequence[ObjectRef], most: int) -> tuple[list[ObjectRef], list[ObjectRef]]:
+    """The first ``most`` references that have a value, and the rest."""
+    ready: list[ObjectRef] = []
+    rest: list[ObjectRef] = []
+    for i, ref in enumerate(refs):
+        if ref.entry.payload is None:  # type: ignore[attr-defined]
+            rest.append(ref)
+        else:
+            ready.append(ref)
+            if len(ready) == most:
+                return ready, [*rest, *refs[i + 1 :]]
+    return ready, rest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 import pickle
@@ -11,44 +10,32 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from itertools import starmap
+from typing import TYPE_CHECKING, Any
 
-from rlray.core.engine import ActorInfo
-from rlray.core.exceptions import TaskCancelledError, task_error
+from rlray.core.engine import CHUNK, STREAMING, ActorInfo
+from rlray.core.exceptions import ActorDiedError, ActorExit, TaskCancelledError, task_error
 from rlray.core.local import logs
 from rlray.core.local.client import Client
+from rlray.core.local.environments import set_up
+from rlray.core.local.jobs import Answer, Answers, Job, receive
 from rlray.core.local.references import Payload
-from rlray.core.local.tasks import Slot, WireTask, put_together
+from rlray.core.local.tasks import put_together
 from rlray.core.local.wire import Message
-from rlray.core.refs import ObjectRef
-from rlray.core.resources import Shape, amounts
-from rlray.core.serialization import dumps_error, serialize
+from rlray.core.resources import Request, amounts
+from rlray.core.serialization import IMMUTABLE, deserialize, dumps_error
+
+if TYPE_CHECKING:
+    from rlray.core.local.concurrency import Concurrency
 
 _SHORT = 0.0005  # seconds: calls shorter than this share a message with the next one's answer
 _HOLD = 0.001  # seconds an answer is held back at most
+_SHORT_TYPES = IMMUTABLE - {str, bytes}
 _BLOCKED_AFTER = 0.010  # seconds in `get` after which the CPU is lent to others
-_ASYNC_CONCURRENCY = 1_000
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """A task that has arrived."""
-
-    caller: int
-    id: bytes
-    target: Any  # id of the code, or name of the method
-    name: str
-    arguments: Payload
-    refs: list[ObjectRef]
-    slots: Sequence[Slot]
-    dependencies: list[ObjectRef]
-    num_returns: int
-    once: bool  # it must not run twice: its answer leaves before anything else starts
-    request: Shape
 
 
 @dataclass(slots=True)
@@ -59,14 +46,14 @@ class _ActorState:
     class_name: str
     info: ActorInfo
     name: str | None
-    namespace: str
-    request: Shape
+    request: Request
     restarts: int
     instance: Any = None
-    call: Callable[[Job], None] | None = None  # None: on the main thread
+    concurrency: Concurrency | None = None  # None: calls run on the main thread, one after the other
 
 
-_running: ContextVar[Job | None] = ContextVar("rlray_running", default=None)
+running: ContextVar[Job | None] = ContextVar("rlray_running", default=None)
+"""What a thread or coroutine other than the main thread runs."""
 
 
 class Executor:
@@ -76,81 +63,109 @@ class Executor:
         self._client = client
         self._gpus = gpus
         self._queue: deque[Job | Callable[[], None]] = deque()
-        self._codes: dict[bytes, tuple[str, bytes]] = {}
-        self._functions: dict[bytes, Any] = {}
+        self._codes: dict[bytes, bytes] = {}
+        self._functions: dict[Any, Callable[..., Any]] = {}
+        self._calls: dict[Any, int] = {}  # of functions with max_calls
+        self._leaving = False
         self._actor: _ActorState | None = None
-        self._answers: dict[int, list[Any]] = {}
-        self._held_since = 0.0
-        self._mean: dict[Any, float] = {}
+        self.answers = Answers(client)
+        self._consumed: dict[bytes, int] = {}  # by generator task: values that its reader has taken
+        self._flush_due = False  # a timer will flush the answers
         self._announced = ""
         self._main = threading.main_thread().ident
         self._current: Job | None = None  # on the main thread
         self._cancelling: bytes | None = None
         self._interrupt_later = False
-        self._async_tasks: dict[bytes, asyncio.Task[None]] = {}
         signal.signal(signal.SIGINT, self._on_sigint)
 
     def run(self) -> None:
         """Take the next job and run it, for ever."""
+        queue, run_until = self._queue, self._client.loop.run_until
         while True:
-            self._client.loop.run_until(lambda: bool(self._queue))
-            job = self._queue.popleft()
-            if not isinstance(job, Job):
-                job()
-            elif self._actor is not None and self._actor.call is not None:
-                self._actor.call(job)
-            else:
+            if not queue:
+                if self.answers.waiting():  # they waited for company that has been taken back
+                    self.flush()
+                run_until(lambda: bool(queue))
+            try:
+                job = queue.popleft()
+            except IndexError:  # it was taken back
+                continue
+            if isinstance(job, Job):
                 self._run_on_main(job)
+            else:
+                job()
+            del job  # while this process waits, it keeps nothing of the last one alive
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
     def on_message(self, sender: int, message: Message) -> None:
         """Take a message that is for this half."""
         match message:
-            case ("tasks", batch, codes):
+            case ("tasks", runs, codes):
                 self._codes.update(codes)
-                self._queue.extend([self._receive(sender, task) for task in batch])
+                jobs = receive(sender, runs, self._client.references)
+                if self._actor is not None and self._actor.concurrency is not None:
+                    self._actor.concurrency.start(jobs)
+                else:
+                    self._queue.extend(jobs)
+                if self._leaving:
+                    self._give_back(sender, None, "leaving")
+            case ("set_up", environment):
+                self._set_up(environment)
             case ("become", actor_id, spec, request, restarts):
                 self._queue.append(lambda: self._become(actor_id, spec, request, restarts))
             case ("take_back", ids):
-                self._give_back(sender, set(ids))
+                self._give_back(sender, set(ids), "asked")
             case ("cancel", task_id, recursive):
                 self._cancel(task_id, recursive)
+            case ("consumed", task_id, count):
+                if task_id in self._consumed:
+                    self._consumed[task_id] = count
             case ("node_lost",):
                 os._exit(1)
 
-    def _receive(self, sender: int, task: WireTask) -> Job:
-        task_id, target, name, arguments, arg_ids, slots, dependencies, num_returns, once, request = task
-        references = self._client.references
-        refs = references.receive(arg_ids)
-        received = []
-        for object_id, payload, inner_ids in dependencies:
-            received += references.receive([object_id])
-            references.resolve(object_id, payload, references.receive(inner_ids))
-        return Job(sender, task_id, target, name, arguments, refs, slots, received, num_returns, once, request)
+    def _set_up(self, environment: str) -> None:
+        """Take on a runtime environment: this worker has not run anything yet."""
+        try:
+            set_up(environment)
+        except Exception as why:  # whatever it is, somebody waits for the answer
+            self._client.tell_node(("set_up", str(why)))
+        else:
+            self._client.environment = environment
+            self._client.tell_node(("set_up", None))
 
-    def _give_back(self, caller: int, ids: set[bytes] | None) -> None:
+    def _give_back(self, caller: int, ids: set[bytes] | None, why: str) -> None:
         """Return jobs of a caller that have not been started: those asked for, or all."""
-        back = [job for job in self._queue if isinstance(job, Job) and job.caller == caller]
-        if ids is not None:
-            back = [job for job in back if job.id in ids]
-        for job in back:
-            self._queue.remove(job)
-        self._client.post(caller, ("taken", [job.id for job in back], ids is None))
+        back: list[bytes] = []
+        kept: list[Job | Callable[[], None]] = []
+        while self._queue:
+            try:
+                job = self._queue.pop()  # from the end: the main thread takes from the front at the same time
+            except IndexError:
+                break
+            if isinstance(job, Job) and job.caller == caller and (ids is None or job.id in ids):
+                back.append(job.id)
+            else:
+                kept.append(job)
+        self._queue.extend(reversed(kept))
+        self._client.post(caller, ("taken", back[::-1], why))
 
     def _cancel(self, task_id: bytes, recursive: bool) -> None:
         if recursive:
             self._client.cancel_children(task_id)
-        for job in self._queue:
+        for job in list(self._queue):
             if isinstance(job, Job) and job.id == task_id:
-                self._queue.remove(job)
-                self._answer(job, [], self._cancelled(job), None)
-                self._flush()
+                try:
+                    self._queue.remove(job)
+                except ValueError:  # the main thread has just begun it
+                    break
+                self.answers.add(job.caller, self.cancelled(job))
+                self.answers.flush()
                 return
-        running = self._async_tasks.get(task_id)
-        if running is not None:
-            running.get_loop().call_soon_threadsafe(running.cancel)
-        elif self._current is not None and self._current.id == task_id and self._actor is None:
+        if self._actor is not None:
+            if self._actor.concurrency is not None:
+                self._actor.concurrency.cancel(task_id)
+        elif self._current is not None and self._current.id == task_id:
             self._cancelling = task_id
             assert self._main is not None
             signal.pthread_kill(self._main, signal.SIGINT)  # also interrupts a sleeping system call
@@ -166,121 +181,254 @@ class Executor:
     # -- running -----------------------------------------------------------------------------------------------------
 
     def _run_on_main(self, job: Job) -> None:
-        if self._actor is None and job.name != self._announced:
-            logs.announce(job.name)
-            self._announced = job.name
+        if self._actor is None and job.spec.name != self._announced:
+            logs.announce(job.spec.name)
+            self._announced = job.spec.name
         self._current = job
-        values: list[Any] = []
-        error: Payload | None = None
-        seconds: float | None = None
         try:
             try:
-                values, error, seconds = self._perform(job)
+                answer = self.perform(job)
             finally:
                 self._current = None
         except KeyboardInterrupt:
-            error = self._cancelled(job)
+            answer = self.cancelled(job)
         self._interrupt_later = False
-        logs.flush()
-        self._answer(job, values, error, seconds)
-        if self._must_flush(job):
-            self._flush()
+        answers = self.answers
+        answers.add(job.caller, answer)
+        queue = self._queue
+        if not queue or job.spec.once or time.perf_counter() - answers.since > _HOLD or self._long(queue):
+            self.flush()
+        if job.spec.max_calls:
+            self._count_call(job)
 
-    def _perform(self, job: Job) -> tuple[list[Any], Payload | None, float | None]:
-        token = _running.set(job)
-        began = time.perf_counter()
+    def _long(self, queue: deque[Job | Callable[[], None]]) -> bool:
+        """Whether what comes next may take long, so that answers must not wait for it."""
         try:
-            function, args, kwargs = self._prepare(job)
+            following = queue[0]
+        except IndexError:
+            return True
+        return not isinstance(following, Job) or self.answers.mean.get(following.spec.target, 1.0) > _SHORT
+
+    def flush(self) -> None:
+        """Let go of what was printed, then of the answers."""
+        logs.flush()
+        self.answers.flush()
+
+    def flush_soon(self) -> None:
+        """Let go of the answers before they have waited long."""
+        with self._client.loop.lock:
+            if not self._flush_due:
+                self._flush_due = True
+                self._client.loop.call_later(_HOLD, self._due)
+
+    def _due(self) -> None:
+        self._flush_due = False
+        self.flush()
+
+    def _count_call(self, job: Job) -> None:
+        """End this process once it has run the function as often as it may."""
+        calls = self._calls[job.spec.target] = self._calls.get(job.spec.target, 0) + 1
+        if calls >= job.spec.max_calls and not self._leaving:
+            self.flush()
+            with self._client.loop.lock:
+                self._leaving = True  # the caller sends no more, then has this process ended
+                self._give_back(job.caller, None, "leaving")
+
+    def perform(self, job: Job) -> Answer:
+        """Run a job to its end; returns the answer."""
+        try:
+            began = time.perf_counter()
+            if job.spec.num_returns == CHUNK:
+                return self._run_chunk(job)
+            function, args, kwargs = self.prepare(job)
             result = function(*args, **kwargs)
-            seconds = time.perf_counter() - began
-            return self._pack_results(job, result), None, seconds
+            if job.spec.num_returns == STREAMING:
+                self._stream(job, result)
+                return (job.id, (), None, False)
+            self.answers.measured(job.spec.target, time.perf_counter() - began)
+            return self.answer(job, result)
         except KeyboardInterrupt as error:
             if self._cancelling == job.id:
                 raise
-            return [], self._failure(job, error), None
+            return self.failed(job, error)
         except BaseException as error:  # also SystemExit: the worker lives on
-            return [], self._failure(job, error), None
-        finally:
-            _running.reset(token)
+            return self.failed(job, error)
 
-    def _prepare(self, job: Job) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
-        if self._actor is not None:
-            function = getattr(self._actor.instance, job.target)
-        else:
-            function = self._functions.get(job.target)
-            if function is None:
-                function = self._functions[job.target] = pickle.loads(self._codes[job.target][1])
-        values = self._client.values.unpack(job.arguments, job.refs)
-        resolved = [self._client.values.load(ref) for ref in job.dependencies]
-        args, kwargs = put_together(values, job.slots, resolved)
+    def prepare(self, job: Job) -> tuple[Callable[..., Any], Sequence[Any], Mapping[str, Any]]:
+        """What to call, and with what."""
+        function = self.function(job.spec.target)
+        if job.args is not None:
+            return function, job.args, {}
+        values = self._client.values
+        resolved = [values.load(ref) for ref in job.dependencies]
+        args, kwargs = put_together(values.unpack(job.arguments, job.refs), job.slots, resolved)
         return function, args, kwargs
 
-    def _pack_results(self, job: Job, result: Any) -> list[Any]:
-        if job.num_returns == 1:
-            results: Sequence[Any] = [result]
-        elif job.num_returns == 0:
-            results = []
-        else:
-            if not isinstance(result, tuple | list) or len(result) != job.num_returns:
-                got = f"{len(result)} values" if isinstance(result, tuple | list) else type(result).__name__
-                raise ValueError(
-                    f"{job.name} has num_returns={job.num_returns} but returned {got}; "
-                    f"return a tuple or list of {job.num_returns}"
-                )
-            results = result
+    def function(self, target: Any) -> Callable[..., Any]:
+        """The function of that code, or the actor's method of that name."""
+        function = self._functions.get(target)
+        if function is None:
+            function = self._functions[target] = self._load(target)
+        return function
+
+    def _load(self, target: Any) -> Callable[..., Any]:
+        if self._actor is None:
+            return pickle.loads(self._codes[target])  # type: ignore[no-any-return]
+        if target == "__ray_ready__":
+            return lambda: True
+        if target == "__ray_terminate__":
+            return self._exit
+        return getattr(self._actor.instance, target)  # type: ignore[no-any-return]
+
+    def _exit(self) -> None:
+        raise ActorExit
+
+    def answer(self, job: Job, result: Any) -> Answer:
+        """What a job has returned, ready to travel."""
+        count = job.spec.num_returns
+        if count == 1:
+            if type(result) in IMMUTABLE and not (isinstance(result, str | bytes) and len(result) > 10_000):
+                return (job.id, result)
+            return (job.id, [self._pack(job, result)], None, False)
+        if count == 0:
+            return (job.id, [], None, False)
+        if inspect.isgenerator(result):
+            result = tuple(result)
+        if not isinstance(result, tuple | list) or len(result) != count:
+            got = f"{len(result)} values" if isinstance(result, tuple | list) else type(result).__name__
+            raise ValueError(
+                f"{job.spec.name} has num_returns={count} but returned {got}; return a tuple or list of {count}"
+            )
         packed: list[Any] = []
         try:
-            for value in results:
+            for value in result:
                 packed.append(self._pack(job, value))  # noqa: PERF401
         except BaseException:  # no memory must be lost with those that are packed already
             with self._client.loop.lock:
                 for payload, _ in packed:
                     self._client.values.withdraw(payload, job.caller)
             raise
-        return packed
+        return (job.id, packed, None, False)
 
     def _pack(self, job: Job, value: Any) -> tuple[Payload, list[bytes]]:
         try:
-            whole = serialize(value)
-        except Exception as why:  # user-defined pickling may raise anything
-            raise TypeError(f"the result of {job.name} cannot be pickled: {why}") from why
-        payload = self._client.values.place(whole)
+            payload, refs = self._client.values.place(value)
+        except (TypeError, pickle.PicklingError, AttributeError) as why:
+            raise TypeError(f"the result of {job.spec.name} cannot be pickled: {why}") from why
         with self._client.loop.lock:
             self._client.values.lend(payload, job.caller)
-            return payload, self._client.references.grant(whole.refs, job.caller)
+            return payload, self._client.references.grant(refs, job.caller)
 
-    def _failure(self, job: Job, error: BaseException) -> Payload:
-        where = f"pid={os.getpid()}" + (f", actor {self._actor.class_name}" if self._actor is not None else "")
-        name = f"{self._actor.class_name}.{job.name}" if self._actor is not None else job.name
-        return ("error", dumps_error(task_error(name, error, where)))
+    def failed(self, job: Job, error: BaseException) -> Answer:
+        """What a job has raised, ready to travel."""
+        if isinstance(error, ActorExit) and self._actor is not None:
+            return self._leave(job, error)
+        actor = self._actor
+        where = f"pid={os.getpid()}" + (f", actor {actor.class_name}" if actor is not None else "")
+        name = f"{actor.class_name}.{job.spec.name}" if actor is not None else job.spec.name
+        retried = job.spec.retry_exceptions
+        retry = isinstance(error, pickle.loads(retried)) if isinstance(retried, bytes) else retried
+        return (job.id, [], ("error", dumps_error(task_error(name, error, where))), retry)
 
-    def _cancelled(self, job: Job) -> Payload:
+    def _leave(self, job: Job, error: ActorExit) -> Answer:
+        """The actor ends for good of its own accord; the node does it."""
+        actor = self._actor
+        assert actor is not None
+        reason = dumps_error(ActorDiedError(f"actor {actor.class_name} has ended by exit_actor()"))
+        if job.spec.target == "__ray_terminate__":
+            reason = dumps_error(ActorDiedError(f"actor {actor.class_name} was ended by __ray_terminate__"))
+            self.answers.add(job.caller, (job.id, None))
+        else:
+            self.answers.add(job.caller, (job.id, [], ("error", reason), False))
+        self.flush()
+        self._client.tell_node(("actor_failed", actor.id, reason))
+        return (b"", [], None, False)  # the job has been answered: nobody knows this one
+
+    def cancelled(self, job: Job) -> Answer:
+        """The answer of a job that was cancelled."""
         self._cancelling = None
-        return ("error", dumps_error(TaskCancelledError(f"{job.name} was cancelled")))
+        return (job.id, [], ("error", dumps_error(TaskCancelledError(f"{job.spec.name} was cancelled"))), False)
 
-    # -- answering ---------------------------------------------------------------------------------------------------
+    # -- chunks of map -----------------------------------------------------------------------------------------------
 
-    def _answer(self, job: Job, values: list[Any], error: Payload | None, seconds: float | None) -> None:
-        if seconds is not None:
-            mean = self._mean.get(job.target, seconds)
-            self._mean[job.target] = 0.8 * mean + 0.2 * seconds
-        with self._client.loop.lock:
-            if not self._answers:
-                self._held_since = time.perf_counter()
-            self._answers.setdefault(job.caller, []).append((job.id, values, error, seconds))
-            job.refs, job.dependencies = [], []
+    def _run_chunk(self, job: Job) -> Answer:
+        """Call a function for each item; an error concerns its own item."""
+        function, items = self.function(job.spec.target), self.chunk_items(job)
+        values: list[Any] = []
+        errors: dict[int, BaseException] = {}
+        began = time.perf_counter()
+        while True:
+            try:
+                values.extend(map(function, items))  # keeps what it has if one raises
+                break
+            except ActorExit:
+                raise
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt) and self._cancelling == job.id:
+                    raise
+                errors[len(values)] = error
+                values.append(None)
+        seconds = time.perf_counter() - began
+        self.answers.measured(job.spec.target, seconds)
+        return self.chunk_answer(job, values, errors, seconds)
 
-    def _must_flush(self, job: Job) -> bool:
-        if job.once or not self._queue or time.perf_counter() - self._held_since > _HOLD:
-            return True
-        following = self._queue[0]
-        return not isinstance(following, Job) or self._mean.get(following.target, 1.0) > _SHORT
+    def chunk_items(self, job: Job) -> Iterator[Any]:
+        """The items of a chunk, see `rlray.core.local.chunks.packed`."""
+        assert job.args is not None
+        return iter(job.args[0]) if job.args[0] is not None else starmap(deserialize, job.args[1])
 
-    def _flush(self) -> None:
-        with self._client.loop.lock:
-            answers, self._answers = self._answers, {}
-            for caller, results in answers.items():
-                self._client.post(caller, ("done", results))
+    def chunk_answer(self, job: Job, values: list[Any], errors: Mapping[int, BaseException], seconds: float) -> Answer:
+        """The results of a chunk, ready to travel: those that are immutable as they are, the odd ones apart."""
+        odd: dict[int, tuple[Payload, list[bytes], bool]] = {}
+        for index, error in errors.items():
+            _, _, payload, retry = self.failed(job, error)
+            odd[index] = (payload, [], retry)
+        if not set(map(type, values)) <= _SHORT_TYPES:
+            for index, value in enumerate(values):
+                if type(value) not in IMMUTABLE or (isinstance(value, str | bytes) and len(value) > 10_000):
+                    try:
+                        payload, inner = self._pack(job, value)
+                    except TypeError as why:
+                        _, _, payload, _ = self.failed(job, why)
+                        inner = []
+                    odd[index] = (payload, inner, False)
+                    values[index] = None
+        return (job.id, (values, odd, seconds), None, False)
+
+    # -- generators --------------------------------------------------------------------------------------------------
+
+    def _stream(self, job: Job, values: Any) -> None:
+        self.check_streams(job, values, Iterator)
+        for index, value in enumerate(values):
+            self.send_yielded(job, index, value)
+            if self.is_ahead(job, index):
+                self._client.loop.run_until(partial(self._may_go_on, job, index))
+                self.check_interrupt()
+        self._consumed.pop(job.id, None)
+
+    def check_streams(self, job: Job, values: Any, kind: type) -> None:
+        """Raise if a job that should be a generator is none."""
+        if not isinstance(values, kind):
+            raise TypeError(
+                f"{job.spec.name} has num_returns='streaming' but returned {type(values).__name__}, not a generator; "
+                "use yield, or another num_returns"
+            )
+        if job.spec.backpressure:
+            self._consumed[job.id] = 0
+
+    def send_yielded(self, job: Job, index: int, value: Any) -> None:
+        """Value number ``index`` leaves at once."""
+        payload, inner = self._pack(job, value)
+        logs.flush()
+        self._client.post(job.caller, ("yielded", job.id, index, payload, inner))
+
+    def is_ahead(self, job: Job, index: int) -> bool:
+        """Whether a generator that has yielded value ``index`` is as far ahead of its reader as it may be."""
+        limit = job.spec.backpressure
+        return limit > 0 and index + 1 - self._consumed[job.id] >= limit
+
+    def _may_go_on(self, job: Job, index: int) -> bool:
+        return not self.is_ahead(job, index) or self.interrupted()
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 
@@ -294,7 +442,7 @@ class Executor:
     def _lending(self) -> Iterator[None]:
         """Answers held back leave now, and jobs behind this one are returned: one may be what this one waits for."""
         client, job = self._client, self._current
-        self._flush()
+        self.flush()
         lent = False
 
         def lend() -> None:
@@ -303,7 +451,7 @@ class Executor:
                 lent = True
                 client.tell_node(("blocked", True))
                 if self._actor is None and job is not None:
-                    self._give_back(job.caller, None)
+                    self._give_back(job.caller, None, "blocked")
 
         over = False
         with client.loop.lock:
@@ -326,92 +474,68 @@ class Executor:
             self._interrupt_later = False
             raise KeyboardInterrupt
 
+    def _job_here(self) -> Job | None:
+        if self._current is not None and threading.get_ident() == self._main:
+            return self._current
+        return running.get()
+
+    def running_id(self) -> bytes | None:
+        """The id of the task that the calling thread runs."""
+        job = self._job_here()
+        return job.id if job is not None else None
+
+    def running_request(self) -> Request | None:
+        """What the running task or actor was given; None outside of both."""
+        if self._actor is not None:
+            return self._actor.request
+        job = self._job_here()
+        return job.spec.request if job is not None else None
+
     def context(self) -> Mapping[str, Any]:
         """The fields of `rlray.core.engine.Context` that the running job adds."""
         fields: dict[str, Any] = {"gpu_ids": self._gpus}
-        job, actor = _running.get(), self._actor
+        job, actor, request = self._job_here(), self._actor, self.running_request()
+        if request is not None and request.group:
+            fields |= {"placement_group_id": request.group.hex(), "captures": bool(request.capture)}
         if job is not None:
-            fields |= {"task_id": job.id.hex(), "task_name": job.name, "resources": amounts(job.request)}
+            resources = amounts(job.spec.request.resources)
+            fields |= {"task_id": job.id.hex(), "task_name": job.spec.name, "resources": resources}
         if actor is not None:
             fields |= {
                 "actor_id": actor.id.hex(),
                 "actor_name": actor.name or "",
                 "actor": actor.info,
-                "namespace": actor.namespace,
-                "resources": amounts(actor.request),
+                "resources": amounts(actor.request.resources),
                 "was_restarted": actor.restarts > 0,
             }
         return fields
 
     # -- being an actor ----------------------------------------------------------------------------------------------
 
-    def _become(self, actor_id: bytes, spec: Mapping[str, Any], request: Shape, restarts: int) -> None:
+    def _become(self, actor_id: bytes, spec: Mapping[str, Any], request: Request, restarts: int) -> None:
         client = self._client
         info = pickle.loads(spec["info"])
         logs.announce(info.class_name)
-        self._actor = _ActorState(actor_id, info.class_name, info, spec["name"], spec["namespace"], request, restarts)
+        self._functions.clear()  # from here on targets are methods
+        actor = _ActorState(actor_id, info.class_name, info, spec["name"], request, restarts)
+        self._actor = actor
         try:
             with client.loop.lock:
                 refs = client.references.claim(spec["refs"])
                 dependencies = client.references.claim(spec["dependencies"])
-            client.values.wait_for(dependencies)
+            client.wait_for(dependencies)
             cls = pickle.loads(spec["code"])
             values = client.values.unpack(spec["arguments"], refs)
             args, kwargs = put_together(values, spec["slots"], [client.values.load(ref) for ref in dependencies])
-            self._actor.instance = cls(*args, **kwargs)
+            from rlray.core.local.concurrency import concurrency_of  # asyncio, which few programs need
+
+            concurrency = concurrency_of(cls, spec["max_concurrency"], spec["concurrency_groups"] or {}, self)
+            actor.instance = cls(*args, **kwargs)
         except BaseException as error:  # also SystemExit: the caller is told
             failure = task_error(f"{info.class_name}.__init__", error, f"pid={os.getpid()}, actor {info.class_name}")
             client.tell_node(("actor_failed", actor_id, dumps_error(failure)))
             return
-        self._actor.call = self._concurrency(cls, spec["max_concurrency"])
+        actor.concurrency = concurrency
         client.tell_node(("actor_ready", actor_id))
-
-    def _concurrency(self, cls: type, limit: int | None) -> Callable[[Job], None] | None:
-        """How calls run: coroutines on an event loop, on threads if more than one may run, else on the main thread."""
-        if any(inspect.iscoroutinefunction(member) for _, member in inspect.getmembers(cls)):
-            loop = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="rlray-asyncio", daemon=True).start()
-            gate = asyncio.Semaphore(limit or _ASYNC_CONCURRENCY)
-
-            def start(job: Job) -> None:
-                loop.call_soon_threadsafe(self._start_async, job, gate)
-
-            return start
-        if limit is not None and limit > 1:
-            pool = ThreadPoolExecutor(limit, thread_name_prefix="rlray-call")
-
-            def hand_over(job: Job) -> None:
-                pool.submit(self._run_beside, job)
-
-            return hand_over
-        return None
-
-    def _run_beside(self, job: Job) -> None:
-        values, error, seconds = self._perform(job)
-        logs.flush()
-        self._answer(job, values, error, seconds)
-        self._flush()
-
-    def _start_async(self, job: Job, gate: asyncio.Semaphore) -> None:
-        self._async_tasks[job.id] = asyncio.ensure_future(self._run_async(job, gate))
-
-    async def _run_async(self, job: Job, gate: asyncio.Semaphore) -> None:
-        values: list[Any] = []
-        failure: Payload | None = None
-        began = time.perf_counter()
-        try:
-            async with gate:
-                _running.set(job)  # of this asyncio task only
-                function, args, kwargs = self._prepare(job)
-                result = function(*args, **kwargs)
-                if inspect.isawaitable(result):
-                    result = await result
-                values = self._pack_results(job, result)
-        except asyncio.CancelledError:
-            failure = self._cancelled(job)
-        except BaseException as error:  # as for other jobs
-            failure = self._failure(job, error)
-        self._async_tasks.pop(job.id, None)
-        logs.flush()
-        self._answer(job, values, failure, time.perf_counter() - began)
-        self._flush()
+        if concurrency is not None:
+            concurrency.run(client.loop)

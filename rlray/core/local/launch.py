@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from rlray.core.exceptions import RaySystemError
 from rlray.core.hints import DriverHints
@@ -24,7 +25,8 @@ from rlray.core.local.logs import LogPrinter
 from rlray.core.local.store import MIN_CAPACITY, PAGE, create_file, default_capacity
 from rlray.core.local.worker import THREAD_VARIABLES
 from rlray.core.local.zygote import DRIVER, RunSettings
-from rlray.core.resources import count_cpus, gpu_names, shape
+from rlray.core.resources import MEMORY, count_cpus, gpu_names, machine_memory, shape
+from rlray.core.runtime_env import canonical
 
 _START_TIMEOUT = 60.0  # seconds
 _STOP_TIMEOUT = 5.0
@@ -60,6 +62,7 @@ class Driver(Client):
         ):  # done, or a forked copy of the driver
             return
         if self._broken is None:
+            self._broken = RuntimeError("rlray was shut down")
             self.tell_node(("stop",))
             if self._printer is not None:
                 self._printer.close(_STOP_TIMEOUT)
@@ -84,19 +87,24 @@ def start(
     resources: Mapping[str, float] | None,
     object_store_memory: int | None,
     object_spilling_directory: str | os.PathLike[str] | None,
+    memory: float | None,
+    runtime_env: Mapping[str, Any] | None,
     namespace: str | None,
     log_to_driver: bool,
     log_dir: str | os.PathLike[str] | None,
     preload: Sequence[str],
 ) -> Driver:
     """Start the processes of a run; returns when they are there."""
-    _check(num_cpus, num_gpus, resources, object_store_memory, object_spilling_directory, preload)
+    _check(num_cpus, num_gpus, resources, object_store_memory, object_spilling_directory, memory, preload)
+    environment = canonical(runtime_env)
     gpus = gpu_names()
     count = len(gpus) if num_gpus is None else int(num_gpus)
     gpus = (gpus + [str(i) for i in range(len(gpus), count)])[:count]
     cpus = count_cpus() if num_cpus is None else num_cpus
-    total = shape({"CPU": cpus, "GPU": count, **(resources or {})})
     capacity = (object_store_memory or default_capacity()) // PAGE * PAGE
+    if memory is None:
+        memory = max(0, machine_memory() - capacity)
+    total = shape({"CPU": cpus, "GPU": count, MEMORY: memory, **(resources or {})})
     directory = tempfile.mkdtemp(prefix="rlray-", dir=_short_temp())
     logs = Path(log_dir) if log_dir is not None else Path(directory) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -118,6 +126,7 @@ def start(
         preload=tuple(preload),
         log_to_driver=log_to_driver,
         threads_set="OMP_NUM_THREADS" in os.environ,
+        environment=environment,
     )
     try:
         return Driver(settings)
@@ -132,10 +141,11 @@ def _check(
     resources: Mapping[str, float] | None,
     object_store_memory: int | None,
     object_spilling_directory: str | os.PathLike[str] | None,
+    memory: float | None,
     preload: Sequence[str],
 ) -> None:
     """Wrong arguments are named before anything starts."""
-    for name, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus)):
+    for name, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus), ("memory", memory)):
         if isinstance(value, bool) or not isinstance(value, int | float | None):
             raise TypeError(f"{name} of init() must be a number, got {type(value).__name__} {value!r}")
         if value is not None and value < 0:
@@ -144,6 +154,8 @@ def _check(
         raise ValueError(f"num_gpus of init() must be a whole number, got {num_gpus!r}")
     for name in {"CPU", "GPU"} & set(resources or {}):
         raise ValueError(f"resources of init() has {name!r}; give it as num_{name.lower()}s instead")
+    for name in {MEMORY, "object_store_memory"} & set(resources or {}):
+        raise ValueError(f"resources of init() has {name!r}; give it as {name} instead")
     if object_store_memory is not None and object_store_memory < MIN_CAPACITY:
         raise ValueError(
             f"object_store_memory of init() is in bytes, at least {MIN_CAPACITY}, got {object_store_memory!r}"

@@ -16,12 +16,17 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from rlray.core.local.wire import Connection, Message, ProtocolError, hello
+
+if TYPE_CHECKING:
+    import asyncio
 
 logger = logging.getLogger(__name__)
 
 _LINGER = 0.002  # seconds: a waiter that has left usually comes back at once
+_CHUNK = 1 << 18  # bytes read at a time
 _SETTLED = 0.02  # seconds: a waiter that stays this long needs no stand-in
 
 
@@ -54,6 +59,9 @@ class Loop:
         self._attention = False  # ``idle`` has something to do
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_count = 0
+        self._served: asyncio.AbstractEventLoop | None = None  # polls between its own callbacks
+        self._serve_again: asyncio.TimerHandle | None = None
+        self._buffer = memoryview(bytearray(_CHUNK))
         self._listener: socket.socket | None = None
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_in, False)
@@ -159,7 +167,7 @@ class Loop:
     def attend(self) -> None:
         """There is something for ``idle`` to do before anybody waits long."""
         self._attention = True
-        if self._leader and self._leader != threading.get_ident():
+        if (self._leader or self._served is not None) and self._leader != threading.get_ident():
             self.wake()
 
     def changed(self) -> None:
@@ -231,7 +239,7 @@ class Loop:
         if connection.closed:
             return False
         try:
-            messages, ended = connection.receive()
+            messages, ended = connection.receive(self._buffer)
         except ProtocolError as why:
             logger.warning("closed a connection: %s", why)
             self._forget(connection)
@@ -251,6 +259,33 @@ class Loop:
         with suppress(KeyError, ValueError):
             self._selector.unregister(connection.sock)
         connection.close()
+
+    # -- with an event loop ------------------------------------------------------------------------------------------
+
+    def serve_with(self, served: asyncio.AbstractEventLoop) -> None:
+        """From now on an event loop of the calling thread polls, whenever there is traffic, between its callbacks."""
+        with self._progress:
+            self._waiters += 1  # for ever: no stand-in is needed
+        self._served = served
+        served.add_reader(self._selector.fileno(), self._serve)
+        served.call_soon(self._serve)
+
+    def _serve(self) -> None:
+        if not self._lead.acquire(blocking=False):
+            return  # another thread polls at this moment
+        try:
+            self._leader = threading.get_ident()
+            self.poll(0)
+        finally:
+            self._leader = 0
+            self._lead.release()
+            if self._followers:
+                with self._progress:
+                    self._progress.notify_all()
+        if self._timers and self._served is not None:
+            if self._serve_again is not None:
+                self._serve_again.cancel()
+            self._serve_again = self._served.call_later(max(0.0, self._timers[0][0] - time.monotonic()), self._serve)
 
     # -- the stand-in --------------------------------------------------------------------------------------------
 

@@ -10,11 +10,10 @@ below zero for a moment: it is kept per process, and only an empty table means t
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlray.core.exceptions import ObjectLostError, OwnerDiedError
 from rlray.core.local.store import Part
@@ -22,10 +21,13 @@ from rlray.core.local.wire import Message
 from rlray.core.refs import ObjectRef
 from rlray.core.serialization import dumps_error
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 Payload = tuple[Any, ...]
-"""Where a value is: ``("inline", pickle, [buffers])``, ``("stored", home, extents, parts)``,
-``("spilled", path, parts)`` or ``("error", bytes)``. ``home`` is the process that is told when the value is gone, the
-first of ``parts`` is the pickle.
+"""Where a value is: ``("value", immutable object)``, ``("inline", pickle, [buffers])``, ``("stored", home, extents,
+parts)``, ``("spilled", path, parts)`` or ``("error", bytes)``. ``home`` is the process that is told when the value is
+gone, the first of ``parts`` is the pickle.
 """
 
 _PUT_INDEX = b"\xff\xff"
@@ -46,41 +48,86 @@ def stored(home: int, extents: tuple[int, ...], parts: tuple[Part, ...]) -> Payl
     return ("stored", home, extents, parts)
 
 
-@dataclass(slots=True)
 class Entry:
     """What this process knows of a value."""
 
-    local: int = 0  # ObjectRefs in this process
-    payload: Payload | None = None  # None: not there yet
-    inner: list[ObjectRef] = field(default_factory=list)  # references inside the value
-    waiting: list[Callable[[], None]] = field(default_factory=list)  # called once when the payload is there
-    holders: dict[int, int] = field(default_factory=dict)  # owner's: credits by process
-    credits: int = 0  # borrower's: given back with the last local reference
-    fetching: bool = False  # borrower's: the owner has been asked
-    claimed: bool = False  # borrower's: its owner died, and the extent is now this process's to free
-    movable: bool = True  # owner's: the payload stands nowhere else, so the value may go to disk
+    __slots__ = (
+        "claimed",  # borrower's: its owner died, and the extent is now this process's to free
+        "credits",  # borrower's: given back with the last local reference
+        "fetching",  # borrower's: the owner has been asked
+        "holders",  # owner's: credits by process; None: nobody's
+        "id",
+        "inner",  # references inside the value
+        "lineage",  # owner's: how the value can be made again
+        "local",  # `LocalRef`s in this process: one, or more while dropped ones have not been noticed
+        "movable",  # owner's: the payload stands nowhere else, so the value may go to disk
+        "owned",
+        "payload",  # None: not there yet
+        "ref",  # weak, to the reference of this process
+        "released",  # called when nobody, or none of this borrower's references, holds the value any more
+        "task",  # owner's: what is making the value, or can make it again
+        "waiting",  # called once when the payload is there; None: nobody waits
+    )
+
+    def __init__(self, object_id: bytes, owned: bool) -> None:
+        self.id = object_id
+        self.owned = owned
+        self.local = 0
+        self.ref: weakref.ref[LocalRef] | None = None
+        self.payload: Payload | None = None
+        self.inner: Sequence[ObjectRef] = ()
+        self.waiting: list[Callable[[], None]] | None = None
+        self.holders: dict[int, int] | None = None
+        self.credits = 0
+        self.fetching = False
+        self.claimed = False
+        self.movable = True
+        self.released: Callable[[], None] | None = None
+        self.task: Any = None
+        self.lineage: Any = None
+
+
+class LocalRef(ObjectRef):
+    """A reference of the embedded engine: it leads straight to what is known of the value."""
+
+    __slots__ = ("entry",)
+
+    _owner: References
+
+    def __init__(self, entry: Entry, owner: References) -> None:
+        self._id = entry.id
+        self._owner = owner
+        self.entry = entry
+
+    def __del__(self) -> None:
+        # In any thread at any moment: only take note. References.sweep does the rest.
+        owner = self._owner
+        owner.dropped.append(self.entry)
+        if len(owner.dropped) == 1:
+            owner.wake()
 
 
 class References:
-    """The values that one process owns or borrows. All methods but `dropped` are called under the loop's lock."""
+    """The values that one process owns or borrows. All methods are called under the loop's lock."""
 
     def __init__(
         self,
         me: int,
         post: Callable[[int, Message], None],
         free: Callable[[Payload], None],
-        released: Callable[[bytes], None],
         wake: Callable[[], None],
         future: Callable[[ObjectRef], Future[Any]],
     ) -> None:
         self.me = me
         self.entries: dict[bytes, Entry] = {}
-        self._post, self._free, self._released, self._wake = post, free, released, wake
+        self.dropped: deque[Entry] = deque()
+        self.wake = wake
+        self.failures = 0  # errors that have arrived so far
+        self._post, self._free = post, free
         self._future = future
         self._prefix = me.to_bytes(4, "big")
         self._count = 0
         self._gone: set[int] = set()
-        self._dropped: deque[bytes] = deque()
 
     # -- making ------------------------------------------------------------------------------------------------------
 
@@ -89,66 +136,86 @@ class References:
         self._count += 1
         return self._prefix + self._count.to_bytes(6, "big")
 
-    def own(self, task_id: bytes, index: int) -> ObjectRef:
-        """A value that will be: result ``index`` of a task."""
-        return self.adopt_new(task_id + index.to_bytes(2, "big"))
+    def own(self, object_id: bytes) -> LocalRef:
+        """A value of this process that will be."""
+        self.entries[object_id] = entry = Entry(object_id, True)
+        return self._refer(entry)
 
-    def own_put(self) -> ObjectRef:
+    def own_put(self) -> LocalRef:
         """A value that this process is about to store."""
-        return self.adopt_new(self.new_task_id() + _PUT_INDEX)
+        return self.own(self.new_task_id() + _PUT_INDEX)
 
-    def adopt_new(self, object_id: bytes) -> ObjectRef:
-        """Begin the entry of a value owned here."""
-        self.entries[object_id] = Entry(local=1)
-        return ObjectRef(object_id, self)
+    def _refer(self, entry: Entry) -> LocalRef:
+        ref = LocalRef(entry, self)
+        entry.ref = weakref.ref(ref)
+        entry.local += 1
+        return ref
 
-    def adopt(self, object_id: bytes) -> ObjectRef:
-        """One more local reference."""
+    def entry(self, ref: ObjectRef) -> Entry:
+        """What is known of the value of ``ref``. Raises ValueError for a reference of another run."""
+        if ref._owner is not self:
+            raise ValueError(f"{ref!r} belongs to a run that has ended; its value is gone")
+        return ref.entry  # type: ignore[attr-defined, no-any-return]
+
+    def adopt(self, object_id: bytes) -> LocalRef:
+        """The reference of this process for the value."""
         entry = self.entries.get(object_id)
         if entry is None:
-            entry = self.entries[object_id] = Entry()
-            if owner_of(object_id) == self.me or owner_of(object_id) in self._gone:
+            owner = owner_of(object_id)
+            entry = self.entries[object_id] = Entry(object_id, owner == self.me)
+            if entry.owned or owner in self._gone:
                 entry.payload = self._lost_payload(object_id)
-        entry.local += 1
-        return ObjectRef(object_id, self)
+        elif entry.ref is not None and (ref := entry.ref()) is not None:
+            return ref
+        return self._refer(entry)
 
     def _lost_payload(self, object_id: bytes) -> Payload:
         if owner_of(object_id) == self.me:
             return ("error", dumps_error(ObjectLostError(f"the value of {object_id.hex()} was freed already")))
         return ("error", dumps_error(OwnerDiedError(f"the process that owned {object_id.hex()} died")))
 
-    def resolve(self, object_id: bytes, payload: Payload, inner: list[ObjectRef]) -> None:
+    def resolve(self, entry: Entry, payload: Payload, inner: Sequence[ObjectRef] = ()) -> None:
         """The value is there. If nobody wants it any more it is freed at once."""
-        entry = self.entries.get(object_id)
-        if entry is None or entry.payload is not None:
-            if owner_of(object_id) == self.me:
+        if entry.payload is not None:
+            if entry.owned:
                 self._free(payload)
             return
         entry.payload, entry.inner = payload, inner
-        waiting, entry.waiting = entry.waiting, []
-        for call in waiting:
-            call()
-        self._maybe_free(object_id, entry)
+        if payload[0] == "error":
+            self.failures += 1
+        if entry.waiting is not None:
+            waiting, entry.waiting = entry.waiting, None
+            for call in waiting:
+                call()
+        if not entry.local:
+            self._maybe_free(entry)
 
-    def when_ready(self, ref: ObjectRef, call: Callable[[], None]) -> bool:
+    def when_ready(self, entry: Entry, call: Callable[[], None]) -> bool:
         """Call once the payload is there; True if it is there now (then ``call`` is not called)."""
-        entry = self.entries.get(ref.binary())
-        if entry is None:  # only a reference of another run can be unknown while it exists
-            raise ValueError(f"{ref!r} belongs to a run that has ended; its value is gone")
         if entry.payload is not None:
             return True
-        entry.waiting.append(call)
-        owner = owner_of(ref.binary())
-        if owner != self.me and not entry.fetching:
-            entry.fetching = True
-            self._post(owner, ("fetch", ref.binary()))
+        if entry.waiting is None:
+            entry.waiting = [call]
+        else:
+            entry.waiting.append(call)
+        self.fetch(entry)
         return False
 
-    def forget_waiting(self, asked: Iterable[tuple[ObjectRef, Callable[[], None]]]) -> None:
+    def revive(self, entry: Entry) -> None:
+        """A value of this process was lost, or freed, and is about to be made again."""
+        self.entries[entry.id] = entry
+        entry.payload = None
+
+    def fetch(self, entry: Entry) -> None:
+        """Ask the owner for a value that is not there, once."""
+        if not entry.owned and not entry.fetching:
+            entry.fetching = True
+            self._post(owner_of(entry.id), ("fetch", entry.id))
+
+    def forget_waiting(self, entries: Iterable[Entry], call: Callable[[], None]) -> None:
         """Undo `when_ready` for those that are not there yet."""
-        for ref, call in asked:
-            entry = self.entries[ref.binary()]
-            if entry.payload is None and call in entry.waiting:
+        for entry in entries:
+            if entry.waiting is not None and call in entry.waiting:
                 entry.waiting.remove(call)
 
     def when_all_ready(self, refs: Sequence[ObjectRef], call: Callable[[], None]) -> None:
@@ -162,7 +229,7 @@ class References:
                 call()
 
         for ref in refs:
-            if not self.when_ready(ref, one):
+            if not self.when_ready(self.entry(ref), one):
                 left += 1
         one()
 
@@ -181,23 +248,22 @@ class References:
                 self._post(owner, ("credit", object_id, to, 1))
         return ids
 
-    def receive(self, ids: Iterable[bytes]) -> list[ObjectRef]:
+    def receive(self, ids: Iterable[bytes]) -> list[LocalRef]:
         """Take the references of a message that has arrived, one credit each."""
         refs = []
         for object_id in ids:
-            refs.append(self.adopt(object_id))
-            if owner_of(object_id) != self.me:
-                self.entries[object_id].credits += 1
+            ref = self.adopt(object_id)
+            refs.append(ref)
+            if not ref.entry.owned:
+                ref.entry.credits += 1
         return refs
 
-    def claim(self, ids: Iterable[bytes]) -> list[ObjectRef]:
+    def claim(self, ids: Iterable[bytes]) -> list[LocalRef]:
         """References to values that somebody surely keeps alive: this process books its own credits."""
-        refs = []
-        for object_id in ids:
-            refs.append(self.adopt(object_id))
-            if owner_of(object_id) != self.me:
-                self.entries[object_id].credits += 1
-                self._post(owner_of(object_id), ("credit", object_id, self.me, 1))
+        refs = self.receive(ids)
+        for ref in refs:
+            if not ref.entry.owned:
+                self._post(owner_of(ref.binary()), ("credit", ref.binary(), self.me, 1))
         return refs
 
     def credit(self, object_id: bytes, holder: int, change: int) -> None:
@@ -205,20 +271,16 @@ class References:
         entry = self.entries.get(object_id)
         if entry is None or holder in self._gone:
             return
+        if entry.holders is None:
+            entry.holders = {}
         count = entry.holders.get(holder, 0) + change
         if count:
             entry.holders[holder] = count
         else:
             entry.holders.pop(holder, None)
-            self._maybe_free(object_id, entry)
+            self._maybe_free(entry)
 
     # -- letting go --------------------------------------------------------------------------------------------------
-
-    def dropped(self, object_id: bytes) -> None:
-        """From ``ObjectRef.__del__``, in any thread at any moment: only take note."""
-        self._dropped.append(object_id)
-        if len(self._dropped) == 1:
-            self._wake()
 
     def future(self, ref: ObjectRef) -> Future[Any]:
         """A future that gets the value."""
@@ -226,30 +288,34 @@ class References:
 
     def sweep(self) -> None:
         """Act on the references that were dropped since the last time."""
-        while self._dropped:
-            object_id = self._dropped.popleft()
-            entry = self.entries.get(object_id)
-            if entry is None:
-                continue
+        dropped = self.dropped
+        while dropped:
+            entry = dropped.popleft()
             entry.local -= 1
             if entry.local:
                 continue
-            if owner_of(object_id) == self.me:
-                self._maybe_free(object_id, entry)
-            else:
-                del self.entries[object_id]
-                if entry.claimed and entry.payload is not None:
-                    self._free(entry.payload)
-                elif entry.credits:
-                    self._post(owner_of(object_id), ("credit", object_id, self.me, -entry.credits))
+            if entry.owned:
+                self._maybe_free(entry)
+                continue
+            del self.entries[entry.id]
+            if entry.released is not None:
+                entry.released()
+            if entry.claimed and entry.payload is not None:
+                self._free(entry.payload)
+            elif entry.credits:
+                self._post(owner_of(entry.id), ("credit", entry.id, self.me, -entry.credits))
 
-    def _maybe_free(self, object_id: bytes, entry: Entry) -> None:
-        if entry.local or entry.holders or owner_of(object_id) != self.me:
+    def _maybe_free(self, entry: Entry) -> None:
+        if entry.local or entry.holders or not entry.owned:
             return
-        del self.entries[object_id]
-        if entry.payload is not None:
+        if entry.payload is None:
+            if entry.released is None:
+                return  # its task has not ended yet; `resolve` looks again
+        elif entry.payload[0] in ("stored", "spilled"):
             self._free(entry.payload)
-        self._released(object_id)
+        del self.entries[entry.id]
+        if entry.released is not None:
+            entry.released()
 
     def is_gone(self, process: int) -> bool:
         """Whether a process is known to be dead."""
@@ -259,11 +325,11 @@ class References:
         """A process died: its credits are void, its values that are not here are lost."""
         self._gone.add(process)
         for object_id, entry in list(self.entries.items()):
-            if owner_of(object_id) == self.me:
-                if entry.holders.pop(process, None) is not None:
-                    self._maybe_free(object_id, entry)
-            elif owner_of(object_id) == process and entry.payload is None:
-                self.resolve(object_id, self._lost_payload(object_id), [])
+            if entry.owned:
+                if entry.holders and entry.holders.pop(process, None) is not None:
+                    self._maybe_free(entry)
+            elif entry.payload is None and owner_of(object_id) == process:
+                self.resolve(entry, self._lost_payload(object_id))
 
     def claim_extents(self, process: int) -> list[int]:
         """Make this process the home of extents that a dead one leaves behind; returns them, once per value.
@@ -275,9 +341,9 @@ class References:
         for object_id, entry in self.entries.items():
             if entry.payload is None or entry.payload[0] != "stored":
                 continue
-            owner = owner_of(object_id)
-            if owner == process or (owner == self.me and entry.payload[1] == process):
-                entry.claimed |= owner == process
+            inherited = owner_of(object_id) == process
+            if inherited or (entry.owned and entry.payload[1] == process):
+                entry.claimed |= inherited
                 entry.payload = stored(self.me, *entry.payload[2:])
                 claimed += entry.payload[2]
         return claimed

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from rlray.core.exceptions import ObjectLostError
 from rlray.core.local.loop import Loop
-from rlray.core.local.references import Entry, Payload, References, owner_of
+from rlray.core.local.references import Entry, Payload, References
 from rlray.core.local.store import Arena, Buffer, Part, lay_out
 
 _CHUNK = 1 << 24  # bytes written at once
@@ -94,11 +94,7 @@ class Spiller:
 
     def _owned(self) -> Iterator[tuple[bytes, Entry]]:
         for object_id, entry in self._references.entries.items():
-            if (
-                entry.payload is not None
-                and entry.payload[0] == "stored"
-                and owner_of(object_id) == self._references.me
-            ):
+            if entry.owned and entry.payload is not None and entry.payload[0] == "stored":
                 yield object_id, entry
 
     def _idle(self) -> Iterator[tuple[bytes, Entry]]:
@@ -112,7 +108,9 @@ class Spiller:
         """Write a value to a file of its own; returns the payload that names it. Nothing is left if it fails."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._path(object_id)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with suppress(FileNotFoundError):
+            os.unlink(path)  # of a value that was made again; whoever still reads the old file goes on doing so
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             inside = [part for part in payload[3] if not isinstance(part, bytes)]
             spans, end = lay_out([size for _, size in inside])
@@ -167,7 +165,7 @@ def _size(payload: Payload | None) -> int:
 def read(payload: Payload) -> tuple[Buffer, list[Buffer]]:
     """The pickle and the buffers of a value on disk; its file may go while they live.
 
-    Raises: ObjectLostError if the file is not there, or not whole.
+    Raises: ObjectLostError if the file is not there, or not whole; OSError if it cannot be read just now.
     """
     from rlray.core.local.views import private
 
@@ -175,8 +173,8 @@ def read(payload: Payload) -> tuple[Buffer, list[Buffer]]:
     _, size = lay_out([part[1] for part in parts if not isinstance(part, bytes)])
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as why:
-        raise ObjectLostError(f"the value had been moved to {path}, which cannot be read: {why.strerror}") from None
+    except FileNotFoundError:
+        raise ObjectLostError(f"the value had been moved to {path}, which somebody has removed") from None
     try:
         if os.fstat(fd).st_size != size:
             raise ObjectLostError(f"the value had been moved to {path}, which somebody has changed")

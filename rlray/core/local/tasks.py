@@ -4,40 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rlray.core.engine import Code
-from rlray.core.local.references import Payload, References
+from rlray.core.engine import CallSpec
+from rlray.core.local.references import Entry, Payload, References
 from rlray.core.refs import ObjectRef
-from rlray.core.resources import Shape
+from rlray.core.resources import Request
+from rlray.core.serialization import IMMUTABLE
+
+if TYPE_CHECKING:
+    from rlray.core.local.chunks import LocalChunk
+    from rlray.core.local.generators import Stream
 
 Slot = int | str
 """Where a resolved reference goes: the index of a positional argument, or the name of a keyword argument."""
 
 WireTask = tuple[Any, ...]
-"""What `to_wire` makes and a worker takes apart."""
+"""A task as it travels: ``(id, args)`` if its arguments are the payload ``("args", args)``, which is for positional
+immutable ones, else what `to_wire` makes."""
+
+WireSpec = tuple[Any, ...]
+"""What a worker must know of a `CallSpec`, sent with each batch of its calls; see `spec_to_wire`."""
 
 
-@dataclass(slots=True, eq=False)
 class Task:
     """One call of a function or method, from submission until its results are there."""
 
-    id: bytes
-    name: str
-    code: Code | None  # None: an actor's method
-    method: str
-    arguments: Payload
-    refs: list[ObjectRef]  # inside the arguments; kept alive until the end
-    slots: tuple[Slot, ...]
-    dependencies: list[ObjectRef]  # what fills the slots
-    num_returns: int
-    retries: int  # left; -1: without end
-    request: Shape = ()
-    parent: bytes | None = None
-    actor: ObjectRef | None = None  # the actor outlives the calls already made
-    ready: bool = False  # its dependencies are there
-    cancelled: bool = False
-    where: str = "waiting for its arguments"
+    __slots__ = (
+        "actor",  # the actor outlives the calls already made
+        "arguments",
+        "cancelled",
+        "dependencies",  # what fills the slots
+        "entries",  # its results'
+        "id",
+        "parent",
+        "ready",  # its dependencies are there
+        "refs",  # inside the arguments; kept alive until the end
+        "retries",  # left; -1: without end
+        "sink",  # takes in what a generator or a chunk gives, instead of entries
+        "slots",
+        "spec",
+        "worker",  # the process that it was sent to
+    )
+
+    def __init__(self, task_id: bytes, spec: CallSpec, arguments: Payload) -> None:
+        self.id = task_id
+        self.spec = spec
+        self.arguments = arguments
+        self.retries = spec.max_retries
+        self.entries: Sequence[Entry] = ()
+        self.refs: Sequence[ObjectRef] = ()
+        self.slots: tuple[Slot, ...] = ()
+        self.dependencies: Sequence[ObjectRef] = ()
+        self.parent: bytes | None = None
+        self.actor: ObjectRef | None = None
+        self.sink: Stream | LocalChunk | None = None
+        self.ready = False
+        self.cancelled = False
+        self.worker: int | None = None
 
 
 @dataclass(slots=True)
@@ -63,8 +87,10 @@ def take_apart(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arguments:
 
 def put_together(
     values: tuple[Sequence[Any], Mapping[str, Any]], slots: Sequence[Slot], resolved: Sequence[Any]
-) -> tuple[list[Any], dict[str, Any]]:
+) -> tuple[Sequence[Any], Mapping[str, Any]]:
     """The arguments as the function gets them."""
+    if not slots:
+        return values
     args, kwargs = list(values[0]), dict(values[1])
     for slot, value in zip(slots, resolved, strict=True):
         if isinstance(slot, int):
@@ -74,6 +100,33 @@ def put_together(
     return args, kwargs
 
 
+def immutable_arguments(args: tuple[Any, ...]) -> bool:
+    """Whether the arguments can wait as they are: nobody can change them before they are sent."""
+    for value in args:
+        kind = type(value)
+        if kind not in IMMUTABLE or ((kind is str or kind is bytes) and len(value) > _SMALL):
+            return False
+    return True
+
+
+_SMALL = 1_000  # characters or bytes
+
+
+def spec_to_wire(spec: CallSpec, once: bool, request: Request) -> WireSpec:
+    """What a worker must know to run calls of ``spec``; ``once``: they must not run twice."""
+    return (
+        spec.code.id if spec.code is not None else spec.method,
+        spec.name,
+        spec.num_returns,
+        once,
+        request,
+        spec.retry_exceptions,
+        spec.max_calls,
+        spec.concurrency_group,
+        spec.backpressure,
+    )
+
+
 def to_wire(task: Task, to: int, references: References) -> WireTask:
     """A task whose dependencies are there, ready to be sent to process ``to``.
 
@@ -81,27 +134,33 @@ def to_wire(task: Task, to: int, references: References) -> WireTask:
     """
     dependencies = []
     for ref in task.dependencies:
-        entry = references.entries[ref.binary()]
+        entry = references.entry(ref)
         references.grant([ref], to)
-        dependencies.append((ref.binary(), entry.payload, references.grant(entry.inner, to)))
-    return (
-        task.id,
-        task.code.id if task.code is not None else task.method,
-        task.name,
-        task.arguments,
-        references.grant(task.refs, to),
-        task.slots,
-        dependencies,
-        task.num_returns,
-        task.retries == 0,
-        task.request,
-    )
+        dependencies.append((entry.id, entry.payload, references.grant(entry.inner, to)))
+    return (task.id, task.arguments, references.grant(task.refs, to), task.slots, dependencies)
+
+
+def batch_to_wire(
+    tasks: Sequence[Task], to: int, references: References, request: Request
+) -> list[tuple[WireSpec, list[WireTask]]]:
+    """Tasks of one scheduling class in order, those of one kind that follow each other together."""
+    runs: list[tuple[WireSpec, list[WireTask]]] = []
+    last: tuple[CallSpec, bool] | None = None
+    run: list[WireTask] = []
+    for task in tasks:
+        once = task.retries == 0
+        if last is None or last[0] is not task.spec or last[1] is not once:
+            last, run = (task.spec, once), []
+            runs.append((spec_to_wire(task.spec, once, request), run))
+        arguments = task.arguments
+        run.append((task.id, arguments[1]) if arguments[0] == "args" else to_wire(task, to, references))
+    return runs
 
 
 def first_error(dependencies: Sequence[ObjectRef], references: References) -> Payload | None:
     """The error that stands in place of a dependency, if one failed."""
     for ref in dependencies:
-        payload = references.entries[ref.binary()].payload
+        payload = references.entry(ref).payload
         if payload is not None and payload[0] == "error":
             return payload
     return None

@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 import pickle
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
@@ -15,13 +14,13 @@ from rlray.core.local import spill
 from rlray.core.local.allocation import Allocator
 from rlray.core.local.loop import Loop
 from rlray.core.local.made import MadeArrays
-from rlray.core.local.references import Payload, References, owner_of, stored
+from rlray.core.local.references import LocalRef, Payload, References, owner_of, stored
 from rlray.core.local.spill import Spiller
 from rlray.core.local.store import INLINE_LIMIT, Arena, Buffer, Part, lay_out, split
 from rlray.core.local.wire import Message
 from rlray.core.local.zygote import NODE, RunSettings
 from rlray.core.refs import ObjectRef
-from rlray.core.serialization import Serialized, deserialize
+from rlray.core.serialization import IMMUTABLE, Serialized, deserialize, serialize
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,33 +73,41 @@ class Values:
         self._made = MadeArrays(self._arena, self.extents)
         self.recover: Callable[[ObjectRef], bool] | None = None  # makes a value again whose file is gone, if it can
 
-    def put(self, value: Serialized) -> ObjectRef:
+    def put(self, value: Any) -> LocalRef:
         """Own a value from now on."""
-        payload = self.place(value)
+        payload, inner = self.place(value)
         with self._loop.lock:
             ref = self._references.own_put()
-            self._references.resolve(ref.binary(), payload, value.refs)
+            self._references.resolve(ref.entry, payload, inner)
         return ref
 
     def payload(self, value: Serialized) -> tuple[Payload, list[ObjectRef]]:
         """The arguments of a call as a payload, and the references to keep alive as long as it is needed."""
         if value.nbytes <= INLINE_LIMIT:
             return ("inline", value.data, split(value.buffers)), value.refs
-        ref = self.put(value)
         with self._loop.lock:
-            entry = self._references.entries[ref.binary()]
-            entry.movable = False  # the call holds a copy of the payload
-            payload = entry.payload
-        assert payload is not None
+            ref = self._references.own_put()
+        payload = self._store(value)
+        with self._loop.lock:
+            ref.entry.movable = False  # the call holds a copy of the payload
+            self._references.resolve(ref.entry, payload)
         return payload, [ref, *value.refs]
 
-    def place(self, value: Serialized) -> Payload:
-        """Put a value where it can be read from: into the payload itself if it is small, else into the store.
+    def place(self, value: Any) -> tuple[Payload, list[ObjectRef]]:
+        """Put a value where it can be read from, and name the references inside it.
 
-        Arrays that `empty` has made are not copied; from here on they are read-only.
+        Raises whatever pickling raises; ObjectStoreFullError.
         """
-        if value.nbytes <= INLINE_LIMIT:
-            return ("inline", value.data, split(value.buffers))
+        kind = type(value)
+        if kind in IMMUTABLE and ((kind is not str and kind is not bytes) or len(value) <= INLINE_LIMIT):
+            return ("value", value), []
+        whole = serialize(value)
+        if whole.nbytes <= INLINE_LIMIT:
+            return ("inline", whole.data, split(whole.buffers)), whole.refs
+        return self._store(whole), whole.refs
+
+    def _store(self, value: Serialized) -> Payload:
+        """Copy a value into the store, but for arrays that `empty` has made: those become read-only where they are."""
         pieces: list[Buffer] = [value.data, *value.buffers]
         parts: list[Part | None] = [None, *map(self._made.part, value.buffers)]
         made = [i for i, part in enumerate(parts) if part is not None]
@@ -194,10 +201,12 @@ class Values:
 
     def load(self, ref: ObjectRef) -> Any:
         """The value, which must be there; raises it if it is an error."""
-        with self._loop.lock:
-            payload = self._references.entries[ref.binary()].payload
-            assert payload is not None
-            keep = self._pin(ref) if payload[0] == "stored" else ref
+        entry = self._references.entry(ref)
+        payload, keep = entry.payload, None
+        if payload is not None and payload[0] == "stored":
+            with self._loop.lock:
+                payload, keep = entry.payload, self._pin(ref)  # from here on it does not move
+        assert payload is not None
         try:
             return self.unpack(payload, keep)
         except ObjectLostError:
@@ -214,6 +223,8 @@ class Values:
     def unpack(self, payload: Payload, keep: object) -> Any:
         """What a payload stands for; arrays in the store keep ``keep`` alive."""
         kind = payload[0]
+        if kind == "value" or kind == "end":
+            return payload[1]
         if kind == "inline":
             return deserialize(payload[1], payload[2])
         if kind == "stored":
@@ -226,40 +237,7 @@ class Values:
         finally:
             del error  # else its traceback keeps this frame, which keeps it, and references up the stack with it
 
-    @contextmanager
-    def awaiting(self, refs: Sequence[ObjectRef], count: int, or_error: bool = False) -> Iterator[Callable[[], bool]]:
-        """Ask for values; gives a function that says whether ``count`` of them, or an error, are there."""
-        there, failed = 0, False
-
-        def watch(ref: ObjectRef) -> Callable[[], None]:
-            def arrived() -> None:
-                nonlocal there, failed
-                there += 1
-                failed |= or_error and self.is_error(ref)
-
-            return arrived
-
-        asked: list[tuple[ObjectRef, Callable[[], None]]] = []
-        with self._loop.lock:
-            for ref in refs:
-                arrived = watch(ref)
-                if self._references.when_ready(ref, arrived):
-                    arrived()
-                else:
-                    asked.append((ref, arrived))
-        try:
-            yield lambda: failed or there >= count
-        finally:
-            if there < len(refs):
-                with self._loop.lock:
-                    self._references.forget_waiting(asked)
-
     def is_error(self, ref: ObjectRef) -> bool:
         """Whether an error stands in the value's place."""
-        payload = self._references.entries[ref.binary()].payload
+        payload = self._references.entry(ref).payload
         return payload is not None and payload[0] == "error"
-
-    def wait_for(self, refs: Sequence[ObjectRef]) -> None:
-        """Wait until all values are there."""
-        with self.awaiting(refs, len(refs)) as enough:
-            self._loop.run_until(enough)

@@ -20,11 +20,9 @@ from typing import Any
 Message = tuple[Any, ...]
 
 SECRET_BYTES = 32
-MAX_FRAME = 1 << 31
 _MAGIC = b"rlr1"
 _HELLO = struct.Struct("<4s32sI")
 _LENGTH = struct.Struct("<I")
-_CHUNK = 1 << 18
 
 
 class ProtocolError(Exception):
@@ -55,7 +53,7 @@ class Connection:
         self.peer = peer
         self.closed = False
         self._secret = secret
-        self._in = bytearray()
+        self._rest = bytearray()  # the beginning of a message
         self._out: deque[memoryview] = deque()
         self._lock = threading.Lock()
 
@@ -105,50 +103,59 @@ class Connection:
                 self._out.clear()
             return True
 
-    def receive(self) -> tuple[list[Message], bool]:
-        """Messages that have arrived, and whether the stream has ended.
+    def receive(self, buffer: memoryview) -> tuple[list[Message], bool]:
+        """Messages that have arrived, and whether the stream has ended. ``buffer`` is room to read into.
 
-        Raises: ProtocolError if the caller has not shown the secret or a frame is oversized.
+        Raises: ProtocolError if the caller has not shown the secret.
         """
-        ended = False
+        messages: list[Message] = []
         try:
             while True:
-                chunk = self.sock.recv(_CHUNK)
-                if not chunk:
-                    ended = True
-                    break
-                self._in += chunk
-                if len(chunk) < _CHUNK:
-                    break
+                count = self.sock.recv_into(buffer)
+                if not count:
+                    return messages, True
+                self._take(buffer[:count], messages)
+                if count < len(buffer):
+                    return messages, False
         except BlockingIOError:
-            pass
+            return messages, False
         except OSError:
-            ended = True
-        return self._messages(), ended
+            return messages, True
 
-    def _messages(self) -> list[Message]:
-        data, at = self._in, 0
+    def _take(self, data: memoryview, messages: list[Message]) -> None:
+        """Add the whole messages in what has been read; keep what is left of the last one."""
+        if self._rest:
+            self._rest += data
+            with memoryview(self._rest) as whole:
+                used = self._parse(whole, messages)
+            del self._rest[:used]
+        else:
+            used = self._parse(data, messages)
+            if used < len(data):
+                self._rest += data[used:]
+
+    def _parse(self, data: memoryview, messages: list[Message]) -> int:
+        """Add the whole messages in ``data``; returns the bytes used up."""
+        at = 0
         if self.peer is None:
             if len(data) < _HELLO.size:
                 if not _MAGIC.startswith(bytes(data[:4])):
                     raise ProtocolError("a stranger called")
-                return []
+                return 0
             magic, secret, caller = _HELLO.unpack_from(data)
             if magic != _MAGIC or not hmac.compare_digest(secret, self._secret):
                 raise ProtocolError("a caller without the run's secret")
             self.peer = caller
             at = _HELLO.size
-        messages: list[Message] = []
-        while len(data) - at >= 4:
-            (size,) = _LENGTH.unpack_from(data, at)
-            if len(data) - at - 4 < size:
+        size = len(data)
+        while size - at >= 4:
+            (length,) = _LENGTH.unpack_from(data, at)
+            end = at + 4 + length
+            if end > size:
                 break
-            with memoryview(data) as view:
-                messages.append(pickle.loads(view[at + 4 : at + 4 + size]))
-            at += 4 + size
-        if at:
-            del data[:at]
-        return messages
+            messages.append(pickle.loads(data[at + 4 : end]))
+            at = end
+        return at
 
     def close(self) -> None:
         """Close the socket; harmless when closed already."""

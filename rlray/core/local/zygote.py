@@ -54,6 +54,7 @@ class RunSettings:
     preload: tuple[str, ...]
     log_to_driver: bool
     threads_set: bool  # the user has set OMP_NUM_THREADS: leave it alone
+    environment: str  # that the driver's tasks and actors get
 
     def socket_path(self, process: int) -> str:
         """Where a process of the run listens."""
@@ -84,7 +85,7 @@ class Zygote:
         try:
             self._preload(_BASE)
             self._loop.send(self._node, ("ready",))
-            self._preload(self._settings.preload)
+            self._preload(("asyncio", *self._settings.preload))
             gc.collect()
             gc.freeze()  # the children share these pages: let their collectors not touch them
             watch = self._watch_driver()

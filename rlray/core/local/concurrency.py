@@ -1,0 +1,220 @@
+"""How the calls of one actor run at the same time: on threads, or as coroutines of one event loop, in groups or not."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from rlray.core.engine import CHUNK, STREAMING
+from rlray.core.local.jobs import Answer, Job
+from rlray.core.local.loop import Loop
+
+if TYPE_CHECKING:
+    from rlray.core.local.executor import Executor
+
+_ASYNC_CONCURRENCY = 1_000
+
+
+def concurrency_of(cls: type, limit: int | None, groups: Mapping[str, int], executor: Executor) -> Concurrency | None:
+    """How calls of the class run: as coroutines if it has any, on threads if more than one may run, else None: on the
+    main thread."""
+    members = [member for _, member in inspect.getmembers(cls)]
+    if any(inspect.iscoroutinefunction(member) or inspect.isasyncgenfunction(member) for member in members):
+        return Coroutines(executor, limit or _ASYNC_CONCURRENCY, groups)
+    if groups or (limit is not None and limit > 1):
+        return Threads(executor, limit or 1, groups)
+    return None
+
+
+def _sizes(limit: int, groups: Mapping[str, int]) -> dict[str | None, int]:
+    """How many calls may run at once, by group; None: those in no group."""
+    sizes: dict[str | None, int] = {None: limit}
+    sizes.update(groups)
+    return sizes
+
+
+class Concurrency(ABC):
+    """Runs calls of an actor; they start in the order in which they came, within their group."""
+
+    @abstractmethod
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Calls have arrived. Called by whoever polls, under the loop's lock."""
+
+    @abstractmethod
+    def cancel(self, task_id: bytes) -> None:
+        """Cancel a call. Called as `start` is."""
+
+    @abstractmethod
+    def run(self, loop: Loop) -> None:
+        """Called by the main thread once the actor is there; may keep it for ever."""
+
+
+class Threads(Concurrency):
+    """A number of threads per group."""
+
+    def __init__(self, executor: Executor, limit: int, groups: Mapping[str, int]) -> None:
+        self._executor = executor
+        self._queues: dict[str | None, SimpleQueue[Job]] = {}
+        self._cancelled: set[bytes] = set()
+        self._waiting: set[bytes] = set()
+        for group, size in _sizes(limit, groups).items():
+            queue = self._queues[group] = SimpleQueue[Job]()
+            for i in range(size):
+                name = f"rlray-call-{group or 'default'}-{i}"
+                threading.Thread(target=self._serve, args=(queue,), name=name, daemon=True).start()
+
+    def run(self, loop: Loop) -> None:
+        """The main thread goes on to wait for messages."""
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._waiting.add(job.id)
+            self._queues[job.spec.concurrency_group].put(job)
+
+    def cancel(self, task_id: bytes) -> None:
+        if task_id in self._waiting:
+            self._cancelled.add(task_id)
+
+    def _serve(self, queue: SimpleQueue[Job]) -> None:
+        from rlray.core.local.executor import running
+
+        executor = self._executor
+        while True:
+            job = queue.get()
+            self._waiting.discard(job.id)
+            if job.id in self._cancelled:
+                self._cancelled.discard(job.id)
+                answer = executor.cancelled(job)
+            else:
+                running.set(job)
+                answer = executor.perform(job)
+                running.set(None)
+            executor.answers.add(job.caller, answer)
+            if queue.empty():
+                executor.flush()
+            else:
+                executor.flush_soon()  # the next call may take long
+
+
+class Coroutines(Concurrency):
+    """Coroutines on one event loop, which polls the sockets as well: nothing is handed from thread to thread."""
+
+    def __init__(self, executor: Executor, limit: int, groups: Mapping[str, int]) -> None:
+        self._executor = executor
+        self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        self._main = threading.get_ident()
+        self._room = _sizes(limit, groups)
+        self._waiting: dict[str | None, deque[Job]] = {group: deque() for group in self._room}
+        self._tasks: dict[bytes, asyncio.Task[None]] = {}
+        self._flushing = False
+
+    def run(self, loop: Loop) -> None:
+        loop.serve_with(self._loop)
+        self._loop.run_forever()
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        if threading.get_ident() == self._main:
+            self._start(jobs)
+        else:
+            self._loop.call_soon_threadsafe(self._start, jobs)
+
+    def cancel(self, task_id: bytes) -> None:
+        self._loop.call_soon_threadsafe(self._cancel, task_id)
+
+    def _start(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            group = job.spec.concurrency_group
+            if self._room[group]:
+                self._begin(job)
+            else:
+                self._waiting[group].append(job)
+
+    def _begin(self, job: Job) -> None:
+        self._room[job.spec.concurrency_group] -= 1
+        self._tasks[job.id] = self._loop.create_task(self._run(job))
+
+    def _cancel(self, task_id: bytes) -> None:
+        task = self._tasks.get(task_id)
+        if task is not None:
+            task.cancel()
+            return
+        for waiting in self._waiting.values():
+            for job in [job for job in waiting if job.id == task_id]:
+                waiting.remove(job)
+                self._answer(job, self._executor.cancelled(job))
+
+    async def _run(self, job: Job) -> None:
+        from rlray.core.local.executor import running
+
+        executor = self._executor
+        running.set(job)  # of this asyncio task only
+        try:
+            if job.spec.num_returns == CHUNK:
+                answer: Answer = await self._run_chunk(job)
+            else:
+                function, args, kwargs = executor.prepare(job)
+                result = function(*args, **kwargs)
+                if job.spec.num_returns == STREAMING:
+                    await self._stream(job, result)
+                    answer = (job.id, (), None, False)
+                else:
+                    answer = executor.answer(job, await result if inspect.isawaitable(result) else result)
+        except asyncio.CancelledError:
+            answer = executor.cancelled(job)
+        except BaseException as error:  # also SystemExit: the actor lives on
+            answer = executor.failed(job, error)
+        self._answer(job, answer)
+        del self._tasks[job.id]
+        group = job.spec.concurrency_group
+        self._room[group] += 1
+        if self._waiting[group]:
+            self._begin(self._waiting[group].popleft())
+
+    async def _run_chunk(self, job: Job) -> Answer:
+        executor = self._executor
+        function = executor.function(job.spec.target)
+        began = time.perf_counter()
+
+        async def call(item: Any) -> Any:
+            result = function(item)
+            return await result if inspect.isawaitable(result) else result
+
+        values = await asyncio.gather(*map(call, executor.chunk_items(job)), return_exceptions=True)
+        errors = {index: value for index, value in enumerate(values) if isinstance(value, BaseException)}
+        kept = [None if isinstance(value, BaseException) else value for value in values]
+        return executor.chunk_answer(job, kept, errors, time.perf_counter() - began)
+
+    async def _stream(self, job: Job, values: Any) -> None:
+        executor = self._executor
+        if isinstance(values, Iterator):
+            values = _as_async(values)
+        executor.check_streams(job, values, AsyncIterator)
+        index = 0
+        async for value in values:
+            executor.send_yielded(job, index, value)
+            while executor.is_ahead(job, index):
+                await asyncio.sleep(0.001)
+            index += 1
+
+    def _answer(self, job: Job, answer: Answer) -> None:
+        self._executor.answers.add(job.caller, answer)
+        if not self._flushing:  # those of the same round leave together
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        self._executor.flush()
+
+
+async def _as_async(values: Iterator[Any]) -> AsyncIterator[Any]:
+    for value in values:
+        yield value

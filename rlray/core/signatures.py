@@ -1,0 +1,118 @@
+"""What a call may pass, checked in the caller: a wrong call fails where it was written, not in another process."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import cloudpickle
+
+from rlray.core.options import METHOD_OPTIONS, checked
+
+METHOD_ATTRIBUTE = "__rlray_method__"
+"""Where ``@method`` leaves its options."""
+
+
+class Signature:
+    """The parameters of a function, without ``self``. Calls that are plainly right pass in no time."""
+
+    __slots__ = ("_full", "_most", "_required")
+
+    def __init__(self, full: inspect.Signature | None) -> None:
+        self._full = full
+        self._required, self._most = _positional_range(full)
+
+    def check(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Raise TypeError if a call with these arguments can only fail."""
+        if self._required <= len(args) <= self._most and not kwargs:
+            return
+        if self._full is not None:
+            try:
+                self._full.bind(*args, **kwargs)
+            except TypeError as why:
+                raise TypeError(f"{name}.remote(): {why}; its arguments are {name}{self._full}") from None
+
+    def __reduce__(self) -> tuple[type[Signature], tuple[inspect.Signature | None]]:
+        return Signature, (self._full,)
+
+
+def _positional_range(signature: inspect.Signature | None) -> tuple[float, float]:
+    """How many positional arguments alone make a right call: (at least, at most)."""
+    if signature is None:
+        return 0, float("inf")
+    least, most = 0.0, 0.0
+    for one in signature.parameters.values():
+        if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD):
+            most += 1
+            least += one.default is one.empty
+        elif one.kind is one.VAR_POSITIONAL:
+            most = float("inf")
+        elif one.kind is one.KEYWORD_ONLY and one.default is one.empty:
+            return float("inf"), 0  # never right without keywords
+    return least, most
+
+
+def signature_of(target: Any) -> Signature:
+    """The signature of a function or class; anything goes where Python does not tell."""
+    try:
+        return Signature(inspect.signature(target))
+    except (TypeError, ValueError):  # some builtins have none
+        return Signature(None)
+
+
+class MethodTable:
+    """The methods of an actor class: by name, their signature and the options given with ``@method``.
+
+    It travels with every handle, so it is pickled once and loaded once per process.
+    """
+
+    __slots__ = ("_pickled", "methods")
+
+    def __init__(self, methods: Mapping[str, tuple[Signature, Mapping[str, Any]]]) -> None:
+        self.methods = methods
+        self._pickled: bytes | None = None
+
+    def __reduce__(self) -> tuple[Any, tuple[bytes]]:
+        if self._pickled is None:
+            self._pickled = cloudpickle.dumps(self.methods, protocol=5)
+        return _table, (self._pickled,)
+
+
+@lru_cache(maxsize=1024)
+def _table(pickled: bytes) -> MethodTable:
+    table = MethodTable(pickle.loads(pickled))
+    table._pickled = pickled
+    return table
+
+
+_NO_ARGUMENTS = Signature(inspect.Signature())
+_EVERY_ACTOR: dict[str, tuple[Signature, Mapping[str, Any]]] = {
+    "__ray_ready__": (_NO_ARGUMENTS, {}),
+    "__ray_terminate__": (_NO_ARGUMENTS, {}),
+}
+
+
+def methods_of(cls: type) -> MethodTable:
+    """The methods of a class, and those that every actor has."""
+    found: dict[str, tuple[Signature, Mapping[str, Any]]] = dict(_EVERY_ACTOR)
+    for name, member in inspect.getmembers(cls, callable):
+        if not name.startswith("__") or name == "__call__":
+            options = getattr(member, METHOD_ATTRIBUTE, {})
+            found[name] = _method_signature(cls, name, member), checked(options, METHOD_OPTIONS, f"the method {name!r}")
+    return MethodTable(found)
+
+
+def _method_signature(cls: type, name: str, member: Any) -> Signature:
+    """The arguments that a call through a handle takes: without ``self`` or ``cls``, and without annotations."""
+    try:
+        signature = inspect.signature(member)
+    except (TypeError, ValueError):
+        return Signature(None)
+    parameters = list(signature.parameters.values())
+    if not inspect.ismethod(member) and not isinstance(inspect.getattr_static(cls, name), staticmethod):
+        del parameters[0]
+    bare = [one.replace(annotation=inspect.Parameter.empty) for one in parameters]
+    return Signature(inspect.Signature(bare))
