@@ -23,12 +23,12 @@ from rlray.core.local.lineage import make_again, remember
 from rlray.core.local.loop import Loop
 from rlray.core.local.records import Actor
 from rlray.core.local.references import Entry, LocalRef, Payload, References, owner_of
+from rlray.core.local.settings import NODE, RunSettings
 from rlray.core.local.submitter import Submitter
 from rlray.core.local.tasks import Arguments, Task, first_error, immutable_arguments, take_apart
 from rlray.core.local.values import Values
 from rlray.core.local.wire import Connection, Message
 from rlray.core.local.wishes import Wishes
-from rlray.core.local.zygote import NODE, RunSettings
 from rlray.core.mapping import Chunk
 from rlray.core.refs import ObjectRef, ObjectRefGenerator
 from rlray.core.resources import Request, Wish, amounts, describe
@@ -88,7 +88,7 @@ class Client(Engine):
         self._groups = Groups(self)
         self._wishes = Wishes(self)
         self.sent: dict[int, OrderedDict[bytes, Task]] = {}
-        self.log_key: bytes | None = None  # the node's, once it has said welcome
+        self.welcome = False  # the node is ready
         self._unready: dict[bytes, Task] = {}  # tasks that wait for their arguments
         self._holding = False  # calls wait for company
         self._peers: dict[int, Connection] = {}
@@ -701,8 +701,8 @@ class Client(Engine):
         if entry is not None and entry.task is not None:
             self._cancel(entry.task, force and entry.task.actor is None, recursive)
 
-    def _on_welcome(self, node: int, log_key: bytes) -> None:
-        self.log_key = log_key
+    def _on_welcome(self, node: int) -> None:
+        self.welcome = True
 
     def _on_grant(self, node: int, request: Request, worker: int) -> None:
         self.submitter.granted(request, worker)
