@@ -19,10 +19,11 @@ from rlray.core.local.actor_calls import ActorCalls
 from rlray.core.local.chunks import LocalChunk, packed
 from rlray.core.local.generators import Stream
 from rlray.core.local.groups import Groups
+from rlray.core.local.lineage import make_again, remember
 from rlray.core.local.loop import Loop
 from rlray.core.local.records import Actor
 from rlray.core.local.references import Entry, LocalRef, Payload, References, owner_of
-from rlray.core.local.submitter import Submitter
+from rlray.core.local.submitter import Lane, Submitter
 from rlray.core.local.tasks import Arguments, Task, first_error, immutable_arguments, take_apart
 from rlray.core.local.values import Values
 from rlray.core.local.wire import Connection, Message
@@ -223,25 +224,51 @@ class Client(Engine):
         if arguments is None:
             return super().chunk(spec, actor, items)
         together = chunked(spec)
+        lane = self.submitter.lane(together) if actor is None else None
         with self.loop.lock:
             chunk = LocalChunk(self, spec, actor, items)
             task = Task(self.references.new_task_id(), together, arguments)
             chunk.begin(task)
-            self._go(task, actor)
+            self._go(task, actor, lane)
         return chunk
 
-    def resubmit(self, spec: CallSpec, actor: ObjectRef | None, item: Any, entry: Entry) -> None:
+    def resubmit(self, spec: CallSpec, actor: ObjectRef | None, lane: Lane | None, item: Any, entry: Entry) -> None:
         """Make a call of a chunk on its own, once more. Call with the loop's lock held."""
         task = self._pack_task(spec, (item,), {})
         task.retries -= task.retries > 0
         task.entries = (entry,)
         entry.task = task
-        self._go(task, actor)
+        self._go(task, actor, lane)
 
-    def _go(self, task: Task, actor: ObjectRef | None) -> None:
+    def recover(self, ref: ObjectRef) -> bool:
+        """Make a lost value again and wait for it; False if that cannot be."""
+        entry = self.references.entry(ref)
+        with self.loop.lock:
+            if not entry.owned:
+                entry.payload, entry.fetching = None, True
+                self.post(owner_of(entry.id), ("recover", entry.id))
+            elif entry.payload is not None and not make_again(self, entry):
+                return False
+        self.wait_for([ref])
+        return True
+
+    def _on_recover(self, sender: int, object_id: bytes) -> None:
+        entry = self.references.entries.get(object_id)
+        if entry is not None and entry.payload is not None and not make_again(self, entry):
+            text = f"the file with the value of {object_id.hex()} is gone, and the value cannot be made again"
+            entry.payload = ("error", dumps_error(exc.ObjectLostError(text)))
+        self._on_fetch(sender, object_id)
+
+    def run_again(self, task: Task) -> None:
+        """Run a task of which there is nothing left but its results' entries."""
+        lane = task.lane
+        assert lane is not None
+        self._when_ready(task, lambda: self.submitter.enqueue(lane, task))
+
+    def _go(self, task: Task, actor: ObjectRef | None, lane: Lane | None) -> None:
         task.ready, task.actor = True, actor
-        if actor is None:
-            self.submitter.enqueue(self.submitter.lane(task.spec), task)
+        if lane is not None:
+            self.submitter.enqueue(lane, task)
         else:
             self.actors.enqueue(task)
 
@@ -626,9 +653,13 @@ class Client(Engine):
         if task.sink is not None:
             task.sink.answered(values)
             return
+        stored = False
         for entry, (payload, inner) in zip(task.entries, values, strict=True):
             entry.task = None
             self.references.resolve(entry, payload, self.references.receive(inner))
+            stored |= payload[0] == "stored"
+        if stored:
+            remember(task)
 
     def _discard(self, result: tuple[Any, ...]) -> None:
         """An answer that nobody waits for: what it brings is not kept."""
