@@ -24,7 +24,7 @@ from rlray.core.local.loop import Loop
 from rlray.core.local.records import Actor
 from rlray.core.local.references import Entry, LocalRef, Payload, References, owner_of
 from rlray.core.local.settings import NODE, RunSettings
-from rlray.core.local.submitter import Submitter
+from rlray.core.local.submitter import Lane, Submitter
 from rlray.core.local.tasks import Arguments, Task, first_error, immutable_arguments, take_apart
 from rlray.core.local.values import Values
 from rlray.core.local.wire import Connection, Message
@@ -224,20 +224,21 @@ class Client(Engine):
         if arguments is None:
             return super().chunk(spec, actor, items)
         together = chunked(spec)
+        lane = self.submitter.lane(together) if actor is None else None
         with self.loop.lock:
             chunk = LocalChunk(self, spec, actor, items)
             task = Task(self.references.new_task_id(), together, arguments)
             chunk.begin(task)
-            self._go(task, actor)
+            self._go(task, actor, lane)
         return chunk
 
-    def resubmit(self, spec: CallSpec, actor: ObjectRef | None, item: Any, entry: Entry) -> None:
+    def resubmit(self, spec: CallSpec, actor: ObjectRef | None, lane: Lane | None, item: Any, entry: Entry) -> None:
         """Make a call of a chunk on its own, once more. Call with the loop's lock held."""
         task = self._pack_task(spec, (item,), {})
         task.retries -= task.retries > 0
         task.entries = (entry,)
         entry.task = task
-        self._go(task, actor)
+        self._go(task, actor, lane)
 
     def recover(self, ref: ObjectRef) -> bool:
         """Make a lost value again and wait for it; False if that cannot be."""
@@ -260,12 +261,14 @@ class Client(Engine):
 
     def run_again(self, task: Task) -> None:
         """Run a task of which there is nothing left but its results' entries."""
-        self._when_ready(task, lambda: self.submitter.enqueue(self.submitter.lane(task.spec), task))
+        lane = task.lane
+        assert lane is not None
+        self._when_ready(task, lambda: self.submitter.enqueue(lane, task))
 
-    def _go(self, task: Task, actor: ObjectRef | None) -> None:
+    def _go(self, task: Task, actor: ObjectRef | None, lane: Lane | None) -> None:
         task.ready, task.actor = True, actor
-        if actor is None:
-            self.submitter.enqueue(self.submitter.lane(task.spec), task)
+        if lane is not None:
+            self.submitter.enqueue(lane, task)
         else:
             self.actors.enqueue(task)
 
