@@ -6,6 +6,7 @@ import pickle
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rlray.core.exceptions import (
     ActorDiedError,
@@ -15,13 +16,15 @@ from rlray.core.exceptions import (
     RuntimeEnvSetupError,
     TaskCancelledError,
 )
-from rlray.core.local.instructions import ActorState
 from rlray.core.local.references import Payload
 from rlray.core.local.submitter import COMPANY, Host
 from rlray.core.local.tasks import Task, batch_to_wire, first_error
 from rlray.core.refs import ObjectRef
 from rlray.core.resources import PLAIN
 from rlray.core.serialization import dumps_error
+
+if TYPE_CHECKING:
+    from rlray.core.local.instructions import ActorState
 
 
 @dataclass(slots=True)

@@ -16,9 +16,9 @@ from typing import Any
 
 from rlray.core.exceptions import ObjectStoreFullError
 from rlray.core.local.loop import Loop
+from rlray.core.local.settings import NODE
 from rlray.core.local.store import whole_pages
 from rlray.core.local.wire import Message
-from rlray.core.local.zygote import NODE
 
 _PATIENCE = 10.0  # seconds a full store is given to empty, from the last time that something went to disk
 _PAUSE = 0.1  # seconds between two tries, if nobody says that there is room

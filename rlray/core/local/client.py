@@ -23,12 +23,12 @@ from rlray.core.local.lineage import make_again, remember
 from rlray.core.local.loop import Loop
 from rlray.core.local.records import Actor
 from rlray.core.local.references import Entry, LocalRef, Payload, References, owner_of
-from rlray.core.local.submitter import Submitter
+from rlray.core.local.settings import NODE, RunSettings
+from rlray.core.local.submitter import Lane, Submitter
 from rlray.core.local.tasks import Arguments, Task, first_error, immutable_arguments, take_apart
 from rlray.core.local.values import Values
 from rlray.core.local.wire import Connection, Message
 from rlray.core.local.wishes import Wishes
-from rlray.core.local.zygote import NODE, RunSettings
 from rlray.core.mapping import Chunk
 from rlray.core.refs import ObjectRef, ObjectRefGenerator
 from rlray.core.resources import Request, Wish, amounts, describe
@@ -89,7 +89,7 @@ class Client(Engine):
         self._groups = Groups(self)
         self._wishes = Wishes(self)
         self.sent: dict[int, OrderedDict[bytes, Task]] = {}
-        self.log_key: bytes | None = None  # the node's, once it has said welcome
+        self.welcome = False  # the node is ready
         self._unready: dict[bytes, Task] = {}  # tasks that wait for their arguments
         self._holding = False  # calls wait for company
         self._peers: dict[int, Connection] = {}
@@ -225,20 +225,21 @@ class Client(Engine):
         if arguments is None:
             return super().chunk(spec, actor, items)
         together = chunked(spec)
+        lane = self.submitter.lane(together) if actor is None else None
         with self.loop.lock:
             chunk = LocalChunk(self, spec, actor, items)
             task = Task(self.references.new_task_id(), together, arguments)
             chunk.begin(task)
-            self._go(task, actor)
+            self._go(task, actor, lane)
         return chunk
 
-    def resubmit(self, spec: CallSpec, actor: ObjectRef | None, item: Any, entry: Entry) -> None:
+    def resubmit(self, spec: CallSpec, actor: ObjectRef | None, lane: Lane | None, item: Any, entry: Entry) -> None:
         """Make a call of a chunk on its own, once more. Call with the loop's lock held."""
         task = self._pack_task(spec, (item,), {})
         task.retries -= task.retries > 0
         task.entries = (entry,)
         entry.task = task
-        self._go(task, actor)
+        self._go(task, actor, lane)
 
     def recover(self, ref: ObjectRef) -> bool:
         """Make a lost value again and wait for it; False if that cannot be."""
@@ -262,12 +263,14 @@ class Client(Engine):
 
     def run_again(self, task: Task) -> None:
         """Run a task of which there is nothing left but its results' entries."""
-        self._when_ready(task, lambda: self.submitter.enqueue(self.submitter.lane(task.spec), task))
+        lane = task.lane
+        assert lane is not None
+        self._when_ready(task, lambda: self.submitter.enqueue(lane, task))
 
-    def _go(self, task: Task, actor: ObjectRef | None) -> None:
+    def _go(self, task: Task, actor: ObjectRef | None, lane: Lane | None) -> None:
         task.ready, task.actor = True, actor
-        if actor is None:
-            self.submitter.enqueue(self.submitter.lane(task.spec), task)
+        if lane is not None:
+            self.submitter.enqueue(lane, task)
         else:
             self.actors.enqueue(task)
 
@@ -703,8 +706,8 @@ class Client(Engine):
         if entry is not None and entry.task is not None:
             self._cancel(entry.task, force and entry.task.actor is None, recursive)
 
-    def _on_welcome(self, node: int, log_key: bytes) -> None:
-        self.log_key = log_key
+    def _on_welcome(self, node: int) -> None:
+        self.welcome = True
 
     def _on_grant(self, node: int, request: Request, worker: int) -> None:
         self.submitter.granted(request, worker)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rlray.core.exceptions import RaySystemError, TaskPlacementGroupRemoved
-from rlray.core.local.instructions import GroupState
 from rlray.core.local.pools import Pool, take_together
 from rlray.core.local.references import LocalRef
 from rlray.core.placement_groups import PlacementGroup
@@ -18,6 +17,7 @@ from rlray.core.serialization import dumps_error
 
 if TYPE_CHECKING:
     from rlray.core.local.client import Client
+    from rlray.core.local.instructions import GroupState
 
 
 @dataclass(slots=True)

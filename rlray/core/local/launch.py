@@ -1,4 +1,4 @@
-"""Starting and ending the processes of a run, from the driver."""
+"""Starting the processes of a run, from the driver: what is asked of `init`, checked, and the zygote."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import pickle
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,68 +15,18 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rlray.core.exceptions import RaySystemError
-from rlray.core.hints import DriverHints
-from rlray.core.local.client import Client
-from rlray.core.local.logs import LogPrinter
+from rlray.core.local.settings import RunSettings
 from rlray.core.local.store import MIN_CAPACITY, PAGE, create_file, default_capacity
-from rlray.core.local.worker import THREAD_VARIABLES
-from rlray.core.local.zygote import DRIVER, RunSettings
+from rlray.core.local.threads import THREAD_VARIABLES
 from rlray.core.resources import MEMORY, count_cpus, gpu_names, machine_memory, shape
 from rlray.core.runtime_env import canonical
 
-_START_TIMEOUT = 60.0  # seconds
-_STOP_TIMEOUT = 5.0
+if TYPE_CHECKING:
+    from rlray.core.local.driver import Driver
+
 _BOOT = "import sys; sys.path.insert(0, {root!r}); from rlray.core.local.zygote import main; main({lifeline}, {node})"
-
-
-class Driver(Client):
-    """The driver's half of the engine, which also starts and ends all processes."""
-
-    def __init__(self, settings: RunSettings) -> None:
-        self._printer: LogPrinter | None = None
-        self._hints: DriverHints | None = None
-        self._owner_pid = os.getpid()
-        self._zygote, self._lifeline, node = _start_zygote(settings)
-        super().__init__(settings, DRIVER, node)
-        try:
-            ready = self.loop.run_until(
-                lambda: self.log_key is not None or self._broken is not None, timeout=_START_TIMEOUT
-            )
-            if not ready or self.log_key is None:
-                raise RaySystemError(f"the runtime did not start: {_tail(settings) or 'no word from its processes'}")
-        except BaseException:
-            self.shutdown()
-            raise
-        if settings.log_to_driver:
-            self._printer = LogPrinter(f"ipc://{settings.directory}/logs.sock", self.log_key)
-        self.loop.start_background()
-        self._hints = DriverHints()
-
-    def shutdown(self) -> None:
-        if (
-            self._zygote.returncode is not None or os.getpid() != self._owner_pid
-        ):  # done, or a forked copy of the driver
-            return
-        if self._broken is None:
-            self._broken = RuntimeError("rlray was shut down")
-            self.tell_node(("stop",))
-            if self._printer is not None:
-                self._printer.close(_STOP_TIMEOUT)
-        super().shutdown()
-        if self._hints is not None:
-            self._hints.remove()
-        self._lifeline.close()  # the zygote's sign to end everything, if the node has not told it yet
-        try:
-            self._zygote.wait(_STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._zygote.send_signal(signal.SIGKILL)  # its children follow
-            self._zygote.wait()
-        os.close(self.settings.store_fd)
-        for directory in (self.settings.directory, self.settings.spill_directory):
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 def start(
@@ -123,13 +72,16 @@ def start(
         node_id=uuid.uuid4().hex,
         driver_pid=os.getpid(),
         sys_path=tuple(sys.path),
-        preload=tuple(preload),
+        preload=(*(name for name in ("numpy",) if name in sys.modules), *preload),
         log_to_driver=log_to_driver,
         threads_set="OMP_NUM_THREADS" in os.environ,
         environment=environment,
     )
     try:
-        return Driver(settings)
+        zygote, lifeline, node = _start_zygote(settings)
+        from rlray.core.local.driver import Driver  # imported while the zygote starts
+
+        return Driver(settings, zygote, lifeline, node)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
@@ -201,12 +153,3 @@ def _start_zygote(settings: RunSettings) -> tuple[subprocess.Popen[bytes], socke
     with suppress(BrokenPipeError):  # it died at once: the wait for its welcome reports it
         lifeline.sendall(pickle.dumps(settings))
     return process, lifeline, node
-
-
-def _tail(settings: RunSettings) -> str:
-    """The last words of the processes that did not start."""
-    text = ""
-    for name in ("zygote.log", "node.log"):
-        with suppress(OSError):
-            text += (Path(settings.log_directory) / name).read_text(errors="replace")[-2000:]
-    return text.strip()

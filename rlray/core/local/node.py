@@ -17,9 +17,9 @@ from rlray.core.local.loop import Loop
 from rlray.core.local.memory import Memory
 from rlray.core.local.records import Actor, Group
 from rlray.core.local.references import owner_of
+from rlray.core.local.settings import DRIVER, FIRST_WORKER, NODE, RunSettings
 from rlray.core.local.store import Arena
 from rlray.core.local.wire import Connection, Message
-from rlray.core.local.zygote import DRIVER, FIRST_WORKER, NODE, RunSettings
 from rlray.core.resources import UNIT, Request, Shape, amounts
 from rlray.core.serialization import dumps_error
 
@@ -49,19 +49,16 @@ class Node:
             Arena(settings.store_fd, settings.store_capacity).give_back,
         )
         self._last_alloc = time.monotonic()
-        self._logs = LogHub(settings.log_directory)
+        self._logs = LogHub(settings.log_directory, self._publish_logs if settings.log_to_driver else None)
         self._pids: dict[int, int] = {}
         self._catching_up = False
         self._stop = False
-        self._log_key = b""
         self._loop.listen(settings.socket_path(NODE))
         self._zygote = self._loop.adopt(zygote, _ZYGOTE)
         self._clients: dict[int, Connection] = {DRIVER: self._loop.adopt(driver, DRIVER)}
 
     def run(self) -> None:
         """Serve until the driver says stop or is gone."""
-        if self._settings.log_to_driver:
-            self._log_key = self._logs.open(f"ipc://{self._settings.directory}/logs.sock")
         while not self._stop:
             self._loop.poll(_TICK)
             self._tick()
@@ -219,9 +216,13 @@ class Node:
 
     # -- processes ---------------------------------------------------------------------------------------------------
 
+    def _publish_logs(self) -> None:
+        """There is a first line to print."""
+        self._send(DRIVER, ("lines", self._logs.open(f"ipc://{self._settings.directory}/logs.sock")))
+
     def _on_ready(self, zygote: int) -> None:
         """Workers can be forked in no time from here on."""
-        self._send(DRIVER, ("welcome", self._log_key))
+        self._send(DRIVER, ("welcome",))
         cpus = dict(self._settings.total).get("CPU", 0) // UNIT
         self._do(self._scheduler.prestart(min(cpus, _PRESTARTED)))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rlray.core.local.instructions import ActorState, GroupState
 from rlray.core.local.pools import Pool
 from rlray.core.resources import Request, Shape
+
+if TYPE_CHECKING:
+    from rlray.core.local.instructions import ActorState, GroupState
 
 
 @dataclass(slots=True)

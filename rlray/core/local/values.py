@@ -15,10 +15,10 @@ from rlray.core.local.allocation import Allocator
 from rlray.core.local.loop import Loop
 from rlray.core.local.made import MadeArrays
 from rlray.core.local.references import LocalRef, Payload, References, owner_of, stored
+from rlray.core.local.settings import NODE, RunSettings
 from rlray.core.local.spill import Spiller
 from rlray.core.local.store import INLINE_LIMIT, Arena, Buffer, Part, lay_out, split
 from rlray.core.local.wire import Message
-from rlray.core.local.zygote import NODE, RunSettings
 from rlray.core.refs import ObjectRef
 from rlray.core.serialization import IMMUTABLE, Serialized, deserialize, serialize
 
