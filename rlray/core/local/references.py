@@ -243,7 +243,8 @@ class References:
             ids.append(object_id)
             owner = owner_of(object_id)
             if owner == self.me:
-                self.credit(object_id, to, 1)
+                if to != self.me:  # `receive` keeps no count of what is our own
+                    self.credit(object_id, to, 1)
             elif owner != to:
                 self._post(owner, ("credit", object_id, to, 1))
         return ids
