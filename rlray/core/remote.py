@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from functools import update_wrapper
 from typing import Any
 
@@ -55,6 +56,8 @@ class RemoteFunction:
     def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
         self._function = function
         self._options = checked(options, TASK_OPTIONS, f"the remote function {function.__name__!r}")
+        if inspect.isgeneratorfunction(function):
+            self._options.setdefault("num_returns", "streaming")
         self._name = function.__name__
         self._signature = signature_of(function)
         self._pickled: Code | None = None
@@ -150,7 +153,11 @@ class ActorClass:
             raise ValueError("get_if_exists=True needs a name")
         if self._methods is None:
             self._methods = methods_of(self._class)
-        _check_groups(self._methods, full["concurrency_groups"], name)
+        groups = tuple(full["concurrency_groups"] or ())
+        if self._methods.groups != groups:
+            self._methods = MethodTable(self._methods.methods, groups)
+        for method_name, (_, given) in self._methods.methods.items():
+            _check_group(given.get("concurrency_group"), groups, f"method {method_name!r} of {name!r}")
         if self._pickled is None:
             self._pickled = _code(self._class, f"the actor class {self._class.__name__!r}")
         life = engine.create_actor(self._pickled, self._methods, args, kwargs, request(full, default_cpus=0), full)
@@ -167,14 +174,13 @@ class ActorClass:
         return ActorClass, (self._class, self._options)
 
 
-def _check_groups(methods: MethodTable, groups: Mapping[str, int] | None, what: str) -> None:
-    for name, (_, options) in methods.methods.items():
-        group = options.get("concurrency_group")
-        if group is not None and group not in (groups or {}):
-            raise ValueError(
-                f"method {name!r} is in the concurrency group {group!r}, which the actor class {what!r} does not "
-                f"have; give it: @remote(concurrency_groups={{{group!r}: 2}})"
-            )
+def _check_group(group: str | None, groups: Sequence[str], what: str) -> None:
+    if group is not None and group not in groups:
+        raise ValueError(
+            f"{what} is to run in the concurrency group {group!r}, and the actor has "
+            f"{'only ' + ', '.join(map(repr, groups)) if groups else 'none'}; give the class that group: "
+            f"@remote(concurrency_groups={{{group!r}: 2}})"
+        )
 
 
 class ActorCaller:
@@ -211,7 +217,7 @@ class ActorHandle:
             )
         signature, options = methods[name]
         options = {"max_task_retries": self._max_task_retries, **options}
-        found = ActorMethod(self._life, name, self._class_name, signature, options)
+        found = ActorMethod(self._life, name, self._class_name, signature, options, self._methods.groups)
         self.__dict__[name] = found  # from here on Python finds it without asking again
         return found
 
@@ -239,10 +245,16 @@ class ActorMethod:
     """One method of one actor: ``handle.method.remote(...)`` returns a reference at once."""
 
     def __init__(
-        self, life: ObjectRef, name: str, class_name: str, signature: Signature, options: Mapping[str, Any]
+        self,
+        life: ObjectRef,
+        name: str,
+        class_name: str,
+        signature: Signature,
+        options: Mapping[str, Any],
+        groups: Sequence[str],
     ) -> None:
         self._life, self._name, self._class_name = life, name, class_name
-        self._signature, self._options = signature, options
+        self._signature, self._options, self._groups = signature, options, groups
         full = with_defaults(options, METHOD_OPTIONS)
         self._spec = CallSpec(
             full["name"] or name,
@@ -263,7 +275,9 @@ class ActorMethod:
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options, for this use only."""
         given = checked(options, METHOD_OPTIONS, f"the method {self._class_name}.{self._name}")
-        return ActorMethod(self._life, self._name, self._class_name, self._signature, {**self._options, **given})
+        _check_group(given.get("concurrency_group"), self._groups, f"method {self._name!r} of {self._class_name!r}")
+        merged = {**self._options, **given}
+        return ActorMethod(self._life, self._name, self._class_name, self._signature, merged, self._groups)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(

@@ -304,6 +304,11 @@ class References:
         if entry.released is not None:
             entry.released()
 
+    def needed(self) -> bool:
+        """Whether anybody else waits for, or holds, a value that this process owns."""
+        entries = self.entries.values()
+        return any(one.owned and (one.holders or (one.payload is None and one.released is None)) for one in entries)
+
     def peer_gone(self, process: int) -> list[int]:
         """A process died: its credits are void, its values lost. Returns extents of its that are still in use here."""
         self._gone.add(process)

@@ -264,7 +264,8 @@ class Submitter:
     def _left(self, lane: Lane, lease: Lease) -> None:
         """A worker that wanted to end has nothing left to answer."""
         self._drop(lane, lease)
-        self._host.tell_node(("kill_worker", lease.worker))
+        self._host.tell_node(("retire", lease.worker))
+        self._host.post(lease.worker, ("end",))
 
     def again(self, task: Task) -> None:
         """Run a task once more, whose function raised what it may be retried for."""
