@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlray import actor as actor
     from rlray import exceptions as exceptions
+    from rlray import util as util
     from rlray.core.api import RuntimeContext as RuntimeContext
     from rlray.core.api import available_resources as available_resources
     from rlray.core.api import cancel as cancel
@@ -55,7 +56,7 @@ _WHERE = {
     "shutdown": "rlray.core.api",
     "wait": "rlray.core.api",
 }
-_MODULES = ("actor", "envs", "exceptions", "train")
+_MODULES = ("actor", "envs", "exceptions", "train", "util")
 
 __all__ = [*sorted(_WHERE), *_MODULES]
 

@@ -147,6 +147,7 @@ def put(value: Any) -> ObjectRef:
     return (engines.peek() or ensure_running()).put(value)
 
 
+_MANY = 100  # references that take long to look at one by one
 Waitable = ObjectRef | ObjectRefGenerator
 
 
@@ -161,8 +162,11 @@ def wait(
     Raises: TypeError for anything but a list of references and generators; ValueError for duplicates, or a
     ``num_returns`` that is not between 1 and their number.
     """
-    kinds = set(map(type, refs)) if isinstance(refs, list | tuple) else set()
-    if kinds and any(issubclass(kind, ObjectRefGenerator) for kind in kinds):
+    if type(refs) is list and num_returns == 1 and len(refs) > _MANY and len(set(refs)) == len(refs):
+        at = (engines.peek() or ensure_running()).first_ready(refs)
+        if at is not None:  # what lies behind is looked at when its turn comes
+            return [refs[at]], refs[:at] + refs[at + 1 :]
+    if isinstance(refs, list | tuple) and ObjectRefGenerator in set(map(type, refs)):
         return _wait_for_generators(refs, num_returns, timeout)
     checked = _reference_list(refs, "wait")
     if len(set(checked)) != len(checked):
@@ -238,6 +242,19 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
         raise ValueError(f"get_actor() takes the name of an actor, got {name!r}")
     life, info = ensure_running().find_actor(name, namespace)
     return ActorHandle(life, info.class_name, info.methods, info.max_task_retries)
+
+
+def list_named_actors(all_namespaces: bool = False) -> list[Any]:
+    """The names of living actors in this namespace, sorted. Ray's ``ray.util.list_named_actors``.
+
+    With ``all_namespaces``, instead ``{"name": ..., "namespace": ...}`` for each in any namespace.
+    """
+    engine = ensure_running()
+    found = sorted(engine.named_actors())
+    if all_namespaces:
+        return [{"name": name, "namespace": namespace} for namespace, name in found]
+    here = engine.context().namespace
+    return [name for namespace, name in found if namespace == here]
 
 
 def cluster_resources() -> dict[str, float]:
@@ -340,6 +357,7 @@ __all__ = [
     "init",
     "is_initialized",
     "kill",
+    "list_named_actors",
     "put",
     "remote",
     "shutdown",

@@ -5,14 +5,18 @@ An engine runs tasks and actors and keeps their results. ``rlray.core.local`` is
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-from rlray.core.refs import ObjectRef
+from rlray.core.mapping import Chunk, SingleCalls
 from rlray.core.resources import Shape
 from rlray.core.signatures import MethodTable
+
+if TYPE_CHECKING:
+    from rlray.core.refs import ObjectRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,10 @@ class Code:
 
 STREAMING = -1
 """``CallSpec.num_returns`` of a generator: one reference per value that it yields."""
+
+
+CHUNK = -2
+"""``CallSpec.num_returns`` of a chunk of `rlray.core.mapping.Map`: one result per item."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +50,17 @@ class CallSpec:
     max_calls: int = 0  # a worker ends after so many calls of the function; 0: never
     concurrency_group: str | None = None
     backpressure: int = 0  # values that a generator may be ahead of its reader; 0: any number
+    chunk: CallSpec | None = None  # what `chunked` has made of it
+
+
+def chunked(spec: CallSpec) -> CallSpec:
+    """The specification of many calls of ``spec`` in one."""
+    if spec.chunk is None:
+        code = spec.code
+        if code is not None:  # measured on its own: a chunk takes longer than a call
+            code = Code(hashlib.sha1(b"chunk" + code.id, usedforsecurity=False).digest(), code.name, code.pickled)
+        spec.chunk = replace(spec, code=code, num_returns=CHUNK)
+    return spec.chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +118,19 @@ class Engine(ABC):
     def call(self, actor: ObjectRef, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a method; returns as `submit` does. Calls of one caller run in the order they were made."""
 
+    def chunk(self, spec: CallSpec, actor: ObjectRef | None, items: tuple[Any, ...]) -> Chunk:
+        """Start a call for each item, of a function or of an actor's method; an engine may send them together."""
+        if actor is None:
+            return SingleCalls(self, [self.submit(spec, (item,), {}) for item in items])
+        return SingleCalls(self, [self.call(actor, spec, (item,), {}) for item in items])
+
     @abstractmethod
     def find_actor(self, name: str, namespace: str | None) -> tuple[ObjectRef, ActorInfo]:
         """The living actor of that name. Raises ValueError if there is none."""
+
+    @abstractmethod
+    def named_actors(self) -> list[tuple[str, str]]:
+        """(namespace, name) of every living actor that has a name."""
 
     @abstractmethod
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
@@ -116,6 +145,10 @@ class Engine(ABC):
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         """Ready and unready references, each in the order given."""
+
+    def first_ready(self, refs: Sequence[ObjectRef]) -> int | None:
+        """The index of the first that has a value, if that is quickly found. They may not all be references."""
+        return None
 
     @abstractmethod
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rlray.core import engine as engines
 from rlray.core.serialization import note_reference
 
 if TYPE_CHECKING:
@@ -94,9 +95,7 @@ class ObjectRef:
 
 def _load(object_id: bytes) -> ObjectRef:
     """Unpickling: this process becomes a holder of the value."""
-    from rlray.core.engine import current
-
-    return current().adopt(object_id)
+    return engines.current().adopt(object_id)
 
 
 class ObjectRefGenerator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import update_wrapper
 from typing import Any
 
@@ -12,6 +12,7 @@ import cloudpickle
 
 from rlray.core import engine as engines
 from rlray.core.engine import STREAMING, CallSpec, Code, Engine
+from rlray.core.mapping import Map
 from rlray.core.options import ACTOR_OPTIONS, METHOD_OPTIONS, TASK_OPTIONS, checked, request, with_defaults
 from rlray.core.refs import ObjectRef
 from rlray.core.signatures import METHOD_ATTRIBUTE, MethodTable, Signature, methods_of, signature_of
@@ -46,6 +47,16 @@ def _retried(exceptions: Any) -> bool | bytes:
     return exceptions if isinstance(exceptions, bool) else bytes(cloudpickle.dumps(tuple(exceptions), protocol=5))
 
 
+def _map(
+    engine: Engine, spec: CallSpec, actor: ObjectRef | None, items: Iterable[Any], name: str, signature: Signature
+) -> Map:
+    signature.check(name, (None,), {})
+    if spec.num_returns != 1:
+        raise ValueError(f"{name}.map() gives one reference per item, but {name} has another num_returns; use remote()")
+    cpus = int(engine.resources()[0].get("CPU", 1)) if actor is None else 1
+    return Map(engine, lambda chunk: engine.chunk(spec, actor, chunk), items, max(1, cpus))
+
+
 class RemoteFunction:
     """A function that runs as a task: ``f.remote(...)`` returns a reference at once.
 
@@ -72,6 +83,21 @@ class RemoteFunction:
         if self._spec is None:
             self._spec = self._make_spec(self._options)
         return engine.submit(self._spec, args, kwargs)
+
+    def map(self, items: Iterable[Any]) -> Map:
+        """A task per item of any iterable, also an endless one: millions a second, because they travel in chunks.
+
+        Guarantees: as `rlray.core.mapping.Map` says: one reference per item, in order; errors, retries and crashes
+        concern their own item; few items are under way at a time. References among the items arrive as values.
+
+        Raises: ValueError if the function has other than one result; TaskUnschedulableError as `remote` does.
+        """
+        return _map(_engine(), self._own_spec(), None, items, self._name, self._signature)
+
+    def _own_spec(self) -> CallSpec:
+        if self._spec is None:
+            self._spec = self._make_spec(self._options)
+        return self._spec
 
     def options(self, **options: Any) -> TaskCaller:
         """The same function with other options, for this use only."""
@@ -112,10 +138,17 @@ class TaskCaller:
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Start the task."""
         self._function._signature.check(self._function._name, args, kwargs)
-        engine = engines.peek() or _engine()
+        return (engines.peek() or _engine()).submit(self._own_spec(), args, kwargs)
+
+    def map(self, items: Iterable[Any]) -> Map:
+        """A task per item; see `RemoteFunction.map`."""
+        function = self._function
+        return _map(_engine(), self._own_spec(), None, items, function._name, function._signature)
+
+    def _own_spec(self) -> CallSpec:
         if self._spec is None:
             self._spec = self._function._make_spec(self._options)
-        return engine.submit(self._spec, args, kwargs)
+        return self._spec
 
 
 class ActorClass:
@@ -271,6 +304,10 @@ class ActorMethod:
         """Call the method; calls of one caller run in the order they were made."""
         self._signature.check(self._name, args, kwargs)
         return (engines.peek() or engines.current()).call(self._life, self._spec, args, kwargs)
+
+    def map(self, items: Iterable[Any]) -> Map:
+        """A call per item of any iterable, in order; see `RemoteFunction.map`."""
+        return _map(engines.current(), self._spec, self._life, items, self._name, self._signature)
 
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options, for this use only."""

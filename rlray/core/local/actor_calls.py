@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from rlray.core.exceptions import ActorDiedError, ActorUnavailableError, TaskCancelledError
+from rlray.core.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, TaskCancelledError
 from rlray.core.local.references import Payload
 from rlray.core.local.scheduler import ActorState
 from rlray.core.local.submitter import COMPANY, Host
@@ -193,4 +193,5 @@ def _as_call_error(cause: bytes | None) -> bytes:
     error = pickle.loads(cause)
     if isinstance(error, ActorDiedError):
         return cause
-    return dumps_error(ActorDiedError(f"the actor's constructor raised, so it never lived:\n{error}", error))
+    text = f"the actor's constructor raised, so it never lived:\n{error}"
+    return dumps_error(ActorDiedError(text, error.as_instanceof_cause() if isinstance(error, RayTaskError) else error))

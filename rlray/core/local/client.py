@@ -7,29 +7,35 @@ import pickle
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import chain
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cloudpickle
 
 from rlray.core import exceptions as exc
-from rlray.core.engine import STREAMING, ActorInfo, CallSpec, Code, Context, Engine
+from rlray.core.engine import STREAMING, ActorInfo, CallSpec, Code, Context, Engine, chunked
 from rlray.core.local.actor_calls import ActorCalls
+from rlray.core.local.chunks import LocalChunk, packed
 from rlray.core.local.generators import Stream
 from rlray.core.local.loop import Loop
-from rlray.core.local.references import Entry, Payload, References, owner_of
+from rlray.core.local.references import Entry, LocalRef, Payload, References, owner_of
 from rlray.core.local.scheduler import Actor
 from rlray.core.local.submitter import Submitter
 from rlray.core.local.tasks import Arguments, Task, first_error, immutable_arguments, take_apart
 from rlray.core.local.values import Values
 from rlray.core.local.wire import Connection, Message
 from rlray.core.local.zygote import NODE, RunSettings
+from rlray.core.mapping import Chunk
 from rlray.core.refs import ObjectRef, ObjectRefGenerator
 from rlray.core.resources import Shape, amounts, describe, fits
 from rlray.core.serialization import dumps_error, serialize
 from rlray.core.signatures import MethodTable
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from rlray.core.local.futures import Futures
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +87,7 @@ class Client(Engine):
         self._tickets = 0
         self._own_actors: dict[bytes, tuple[bool, list[ObjectRef]]] = {}  # (detached, what its constructor needs)
         self._broken: BaseException | None = None
-        self._futures: ThreadPoolExecutor | None = None
+        self._futures: Futures | None = None
         self.loop.listen(settings.socket_path(process))
         if node is not None:
             self._peers[NODE] = self.loop.adopt(node, NODE)
@@ -203,12 +209,42 @@ class Client(Engine):
                 self.actors.enqueue(task)
         return result
 
+    def chunk(self, spec: CallSpec, actor: ObjectRef | None, items: tuple[Any, ...]) -> Chunk:
+        arguments = packed(items) if spec.max_retries != 0 or actor is not None else None
+        if arguments is None:
+            return super().chunk(spec, actor, items)
+        together = chunked(spec)
+        with self.loop.lock:
+            chunk = LocalChunk(self, spec, actor, items)
+            task = Task(self.references.new_task_id(), together, arguments)
+            chunk.begin(task)
+            self._go(task, actor)
+        return chunk
+
+    def resubmit(self, spec: CallSpec, actor: ObjectRef | None, item: Any, entry: Entry) -> None:
+        """Make a call of a chunk on its own, once more. Call with the loop's lock held."""
+        task = self._pack_task(spec, (item,), {})
+        task.retries -= task.retries > 0
+        task.entries = (entry,)
+        entry.task = task
+        self._go(task, actor)
+
+    def _go(self, task: Task, actor: ObjectRef | None) -> None:
+        task.ready, task.actor = True, actor
+        if actor is None:
+            self.submitter.enqueue(self.submitter.lane(task.spec), task)
+        else:
+            self.actors.enqueue(task)
+
     def find_actor(self, name: str, namespace: str | None) -> tuple[ObjectRef, ActorInfo]:
         where = namespace or self.settings.namespace
         found = self._ask("actor_find", where, name)
         if found is None:
             raise ValueError(f"there is no living actor named {name!r} in namespace {where!r}")
         return self.claim(found[0]), pickle.loads(found[1])
+
+    def named_actors(self) -> list[tuple[str, str]]:
+        return self._ask("actor_names")  # type: ignore[no-any-return]
 
     def claim(self, object_id: bytes) -> ObjectRef:
         with self.loop.lock:
@@ -313,6 +349,14 @@ class Client(Engine):
             ready, rest = _split(refs, num_returns)
         return ready, rest
 
+    def first_ready(self, refs: Sequence[ObjectRef]) -> int | None:
+        for i, ref in enumerate(refs):
+            if not isinstance(ref, LocalRef):
+                return None
+            if ref.entry.payload is not None:
+                return i
+        return None
+
     def _wait_for_some(self, refs: Sequence[ObjectRef], count: int, timeout: float | None) -> None:
         """Wait until ``count`` of the values are there, or time runs out."""
         references = self.references
@@ -377,23 +421,10 @@ class Client(Engine):
 
     def _future(self, ref: ObjectRef) -> Future[Any]:
         if self._futures is None:
-            self._futures = ThreadPoolExecutor(1, thread_name_prefix="rlray-futures")
-        pool, future = self._futures, Future[Any]()
-        future.set_running_or_notify_cancel()
+            from rlray.core.local.futures import Futures  # threads, which many programs never need
 
-        def settle() -> None:
-            try:
-                future.set_result(self.values.load(ref))
-            except BaseException as error:  # whatever the task raised
-                future.set_exception(error)
-
-        def there() -> None:
-            pool.submit(settle)
-
-        with self.loop.lock:
-            if self.references.when_ready(self.references.entry(ref), there):
-                there()
-        return future
+            self._futures = Futures(self)
+        return self._futures.of(ref)
 
     def resources(self) -> tuple[dict[str, float], dict[str, float]]:
         self._check_alive()
@@ -411,14 +442,19 @@ class Client(Engine):
         )
 
     def adopt(self, object_id: bytes) -> ObjectRef:
+        entry = self.references.entries.get(object_id)
+        if entry is not None and entry.ref is not None and (ref := entry.ref()) is not None:
+            return ref  # without the lock: thousands may lie in one value
         with self.loop.lock:
             return self.references.adopt(object_id)
 
     def shutdown(self) -> None:
         """Close this process's half; `rlray.core.local.launch` ends the processes."""
         self._broken = self._broken or RuntimeError("rlray was shut down")
+        with self.loop.lock:
+            self._fail_all(self._broken)
         if self._futures is not None:
-            self._futures.shutdown(wait=False)
+            self._futures.close()
         self.loop.close()
 
     # -- making calls ------------------------------------------------------------------------------------------------
@@ -465,7 +501,7 @@ class Client(Engine):
             task.entries = (ref.entry,)
             return ref
         if count == STREAMING:
-            task.generator = stream = Stream(self, task)
+            task.sink = stream = Stream(self, task)
             return ObjectRefGenerator(stream)
         refs = [self.references.own(task.id + index.to_bytes(2, "big")) for index in range(count)]
         task.entries = [ref.entry for ref in refs]
@@ -488,8 +524,14 @@ class Client(Engine):
         for entry in task.entries:
             entry.task = None
             self.references.resolve(entry, error)
-        if task.generator is not None:
-            task.generator.end(error)
+        if task.sink is not None:
+            task.sink.failed(error)
+
+    def _fail_all(self, why: BaseException) -> None:
+        """No task will be answered any more."""
+        error: Payload = ("error", dumps_error(why))
+        for task in list(self._all_tasks()):
+            self.finish(task, error)
 
     def hold(self) -> None:
         """Calls wait for company: see to it that they leave before anybody waits, or soon."""
@@ -558,32 +600,35 @@ class Client(Engine):
         else:
             self.submitter.answered(sender, means)
 
-    def _take_in(self, task: Task, values: list[Any], error: Payload | None, retry: bool) -> None:
+    def _take_in(self, task: Task, values: Any, error: Payload | None, retry: bool) -> None:
         if retry and task.retries != 0:
             (self.submitter if task.actor is None else self.actors).again(task)
             return
         if error is not None:
             self.finish(task, error)
             return
+        if task.sink is not None:
+            task.sink.answered(values)
+            return
         for entry, (payload, inner) in zip(task.entries, values, strict=True):
             entry.task = None
             self.references.resolve(entry, payload, self.references.receive(inner))
-        if task.generator is not None:
-            task.generator.end(None)
 
     def _discard(self, result: tuple[Any, ...]) -> None:
+        """An answer that nobody waits for: what it brings is not kept."""
         if len(result) > 2:
-            for payload, inner in result[1]:
+            values = result[1]
+            for payload, inner, *_ in values[1].values() if isinstance(values, tuple) else values:
                 self.references.receive(inner)
                 self.free(payload)
 
     def _on_yielded(self, sender: int, task_id: bytes, index: int, payload: Payload, inner: list[bytes]) -> None:
         refs = self.references.receive(inner)
         task = self.sent.get(sender, _NOTHING).get(task_id)
-        if task is None or task.generator is None:
+        if task is None or not isinstance(task.sink, Stream):
             self.free(payload)
         else:
-            task.generator.take(index, payload, refs)
+            task.sink.take(index, payload, refs)
 
     def _on_taken(self, sender: int, ids: list[bytes], why: str) -> None:
         self.submitter.taken_back(sender, ids, why)
@@ -647,9 +692,7 @@ class Client(Engine):
     def _lost(self, connection: Connection) -> None:
         if connection.peer == NODE and self._broken is None:
             self._broken = exc.RayChannelError("the node process of the runtime died; call shutdown() and init() again")
-            error: Payload = ("error", dumps_error(self._broken))
-            for task in list(self._all_tasks()):
-                self.finish(task, error)
+            self._fail_all(self._broken)
             if self.hooks is not None:
                 self.hooks.on_message(NODE, ("node_lost",))
 

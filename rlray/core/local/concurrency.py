@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from rlray.core.engine import STREAMING
+from rlray.core.engine import CHUNK, STREAMING
 from rlray.core.local.jobs import Answer, Job
 from rlray.core.local.loop import Loop
 
@@ -180,13 +181,16 @@ class Coroutines(Concurrency):
         executor = self._executor
         running.set(job)  # of this asyncio task only
         try:
-            function, args, kwargs = executor.prepare(job)
-            result = function(*args, **kwargs)
-            if job.spec.num_returns == STREAMING:
-                await self._stream(job, result)
-                answer: Answer = (job.id, [], None, False)
+            if job.spec.num_returns == CHUNK:
+                answer: Answer = await self._run_chunk(job)
             else:
-                answer = executor.answer(job, await result if inspect.isawaitable(result) else result)
+                function, args, kwargs = executor.prepare(job)
+                result = function(*args, **kwargs)
+                if job.spec.num_returns == STREAMING:
+                    await self._stream(job, result)
+                    answer = (job.id, [], None, False)
+                else:
+                    answer = executor.answer(job, await result if inspect.isawaitable(result) else result)
         except asyncio.CancelledError:
             answer = executor.cancelled(job)
         except BaseException as error:  # also SystemExit: the actor lives on
@@ -200,6 +204,20 @@ class Coroutines(Concurrency):
                 self._executor.depart()
         elif self._waiting[group]:
             self._begin(self._waiting[group].popleft())
+
+    async def _run_chunk(self, job: Job) -> Answer:
+        executor = self._executor
+        function = executor.function(job.spec.target)
+        began = time.perf_counter()
+
+        async def call(item: Any) -> Any:
+            result = function(item)
+            return await result if inspect.isawaitable(result) else result
+
+        values = await asyncio.gather(*map(call, executor.chunk_items(job)), return_exceptions=True)
+        errors = {index: value for index, value in enumerate(values) if isinstance(value, BaseException)}
+        kept = [None if isinstance(value, BaseException) else value for value in values]
+        return executor.chunk_answer(job, kept, errors, time.perf_counter() - began)
 
     async def _stream(self, job: Job, values: Any) -> None:
         executor = self._executor

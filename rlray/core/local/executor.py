@@ -15,10 +15,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, starmap
 from typing import TYPE_CHECKING, Any
 
-from rlray.core.engine import STREAMING, ActorInfo
+from rlray.core.engine import CHUNK, STREAMING, ActorInfo
 from rlray.core.exceptions import ActorDiedError, ActorExit, TaskCancelledError, task_error
 from rlray.core.local import logs
 from rlray.core.local.client import Client
@@ -27,13 +27,14 @@ from rlray.core.local.references import Payload
 from rlray.core.local.tasks import put_together
 from rlray.core.local.wire import Message
 from rlray.core.resources import Shape, amounts
-from rlray.core.serialization import IMMUTABLE, dumps_error
+from rlray.core.serialization import IMMUTABLE, deserialize, dumps_error
 
 if TYPE_CHECKING:
     from rlray.core.local.concurrency import Concurrency
 
 _SHORT = 0.0005  # seconds: calls shorter than this share a message with the next one's answer
 _HOLD = 0.001  # seconds an answer is held back at most
+_SHORT_TYPES = IMMUTABLE - {str, bytes}
 _BLOCKED_AFTER = 0.010  # seconds in `get` after which the CPU is lent to others
 _UNNEEDED_AFTER = 0.050  # seconds between two looks whether somebody still needs a process that wants to end
 
@@ -46,7 +47,6 @@ class _ActorState:
     class_name: str
     info: ActorInfo
     name: str | None
-    namespace: str
     request: Shape
     restarts: int
     instance: Any = None
@@ -85,6 +85,8 @@ class Executor:
         queue, run_until = self._queue, self._client.loop.run_until
         while True:
             if not queue:
+                if self.answers.waiting():  # they waited for company that has been taken back
+                    self.flush()
                 run_until(lambda: bool(queue))
             try:
                 job = queue.popleft()
@@ -125,14 +127,19 @@ class Executor:
 
     def _give_back(self, caller: int, ids: set[bytes] | None, why: str) -> None:
         """Return jobs of a caller that have not been started: those asked for, or all."""
-        back = [job for job in self._queue if isinstance(job, Job) and job.caller == caller]
-        if ids is not None:
-            back = [job for job in back if job.id in ids]
-        gone = set(back)
-        kept = [job for job in self._queue if job not in gone]
-        self._queue.clear()
-        self._queue.extend(kept)
-        self._client.post(caller, ("taken", [job.id for job in back], why))
+        back: list[bytes] = []
+        kept: list[Job | Callable[[], None]] = []
+        while self._queue:
+            try:
+                job = self._queue.pop()  # from the end: the main thread takes from the front at the same time
+            except IndexError:
+                break
+            if isinstance(job, Job) and job.caller == caller and (ids is None or job.id in ids):
+                back.append(job.id)
+            else:
+                kept.append(job)
+        self._queue.extend(reversed(kept))
+        self._client.post(caller, ("taken", back[::-1], why))
 
     def _cancel(self, task_id: bytes, recursive: bool) -> None:
         if recursive:
@@ -226,6 +233,8 @@ class Executor:
         """Run a job to its end; returns the answer."""
         try:
             began = time.perf_counter()
+            if job.spec.num_returns == CHUNK:
+                return self._run_chunk(job)
             function, args, kwargs = self.prepare(job)
             result = function(*args, **kwargs)
             if job.spec.num_returns == STREAMING:
@@ -243,16 +252,20 @@ class Executor:
 
     def prepare(self, job: Job) -> tuple[Callable[..., Any], Sequence[Any], Mapping[str, Any]]:
         """What to call, and with what."""
-        target = job.spec.target
-        function = self._functions.get(target)
-        if function is None:
-            function = self._functions[target] = self._load(target)
+        function = self.function(job.spec.target)
         if job.args is not None:
             return function, job.args, {}
         values = self._client.values
         resolved = [values.load(ref) for ref in job.dependencies]
         args, kwargs = put_together(values.unpack(job.arguments, job.refs), job.slots, resolved)
         return function, args, kwargs
+
+    def function(self, target: Any) -> Callable[..., Any]:
+        """The function of that code, or the actor's method of that name."""
+        function = self._functions.get(target)
+        if function is None:
+            function = self._functions[target] = self._load(target)
+        return function
 
     def _load(self, target: Any) -> Callable[..., Any]:
         if self._actor is None:
@@ -338,6 +351,52 @@ class Executor:
         """The answer of a job that was cancelled."""
         self._cancelling = None
         return (job.id, [], ("error", dumps_error(TaskCancelledError(f"{job.spec.name} was cancelled"))), False)
+
+    # -- chunks of map -----------------------------------------------------------------------------------------------
+
+    def _run_chunk(self, job: Job) -> Answer:
+        """Call a function for each item; an error concerns its own item."""
+        function, items = self.function(job.spec.target), self.chunk_items(job)
+        values: list[Any] = []
+        errors: dict[int, BaseException] = {}
+        began = time.perf_counter()
+        while True:
+            try:
+                values.extend(map(function, items))  # keeps what it has if one raises
+                break
+            except ActorExit:
+                raise
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt) and self._cancelling == job.id:
+                    raise
+                errors[len(values)] = error
+                values.append(None)
+        seconds = time.perf_counter() - began
+        self.answers.measured(job.spec.target, seconds)
+        return self.chunk_answer(job, values, errors, seconds)
+
+    def chunk_items(self, job: Job) -> Iterator[Any]:
+        """The items of a chunk, see `rlray.core.local.chunks.packed`."""
+        assert job.args is not None
+        return iter(job.args[0]) if job.args[0] is not None else starmap(deserialize, job.args[1])
+
+    def chunk_answer(self, job: Job, values: list[Any], errors: Mapping[int, BaseException], seconds: float) -> Answer:
+        """The results of a chunk, ready to travel: those that are immutable as they are, the odd ones apart."""
+        odd: dict[int, tuple[Payload, list[bytes], bool]] = {}
+        for index, error in errors.items():
+            _, _, payload, retry = self.failed(job, error)
+            odd[index] = (payload, [], retry)
+        if not set(map(type, values)) <= _SHORT_TYPES:
+            for index, value in enumerate(values):
+                if type(value) not in IMMUTABLE or (isinstance(value, str | bytes) and len(value) > 10_000):
+                    try:
+                        payload, inner = self._pack(job, value)
+                    except TypeError as why:
+                        _, _, payload, _ = self.failed(job, why)
+                        inner = []
+                    odd[index] = (payload, inner, False)
+                    values[index] = None
+        return (job.id, (values, odd, seconds), None, False)
 
     # -- generators --------------------------------------------------------------------------------------------------
 
@@ -441,7 +500,6 @@ class Executor:
                 "actor_id": actor.id.hex(),
                 "actor_name": actor.name or "",
                 "actor": actor.info,
-                "namespace": actor.namespace,
                 "resources": amounts(actor.request),
                 "was_restarted": actor.restarts > 0,
             }
@@ -454,7 +512,7 @@ class Executor:
         info = pickle.loads(spec["info"])
         logs.announce(info.class_name)
         self._functions.clear()  # from here on targets are methods
-        actor = _ActorState(actor_id, info.class_name, info, spec["name"], spec["namespace"], request, restarts)
+        actor = _ActorState(actor_id, info.class_name, info, spec["name"], request, restarts)
         self._actor = actor
         try:
             with client.loop.lock:

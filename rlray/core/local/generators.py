@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlray.core.local.references import LocalRef, Payload
 from rlray.core.refs import ObjectRef
@@ -51,14 +51,24 @@ class Stream:
         self._received += 1
         self._resolve(payload, inner)
 
-    def end(self, error: Payload | None) -> None:
-        """There is nothing more to come."""
-        if error is not None:
-            self._resolve(error, ())
+    def answered(self, nothing: Any) -> None:
+        """The generator has ended."""
+        self._end(None)
+
+    def failed(self, error: Payload) -> None:
+        """The generator has raised, or was lost."""
+        self._resolve(error, ())
+        self._end(error)
+
+    def lost(self) -> bool:
+        """The worker died over it: it is run again from its beginning."""
+        return False
+
+    def _end(self, error: Payload | None) -> None:
         self._client.references.resolve(self._refs[-1].entry, _END)
         self._client.references.resolve(self._completion.entry, error or ("value", None))
         self._refs[-1].entry.task = self._completion.entry.task = None
-        self._task.generator = None  # nothing more can come, and the two no longer keep each other alive
+        self._task.sink = None  # nothing more can come, and the two no longer keep each other alive
 
     def _abandon(self) -> None:
         """Nobody reads on: what has arrived is let go, and what still comes is not kept."""

@@ -91,14 +91,19 @@ class Answers:
         self.mean[target] = self._means[target] = seconds if mean is None else mean + 0.2 * (seconds - mean)
 
     def add(self, caller: int, answer: Answer) -> None:
-        """An answer is ready to leave."""
-        waiting = self._waiting.get(caller)
-        if waiting is None:
-            if not self._waiting:
-                self.since = time.perf_counter()
-            self._waiting[caller] = [answer]
-        else:
-            waiting.append(answer)
+        """An answer is ready to leave. Call from any thread."""
+        with self._client.loop.lock:
+            waiting = self._waiting.get(caller)
+            if waiting is None:
+                if not self._waiting:
+                    self.since = time.perf_counter()
+                self._waiting[caller] = [answer]
+            else:
+                waiting.append(answer)
+
+    def waiting(self) -> bool:
+        """Whether there are answers that have not left."""
+        return bool(self._waiting)
 
     def flush(self) -> None:
         """Send all. Call from any thread."""

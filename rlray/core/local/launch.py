@@ -57,6 +57,7 @@ class Driver(Client):
         ):  # done, or a forked copy of the driver
             return
         if self._broken is None:
+            self._broken = RuntimeError("rlray was shut down")
             self.tell_node(("stop",))
             if self._printer is not None:
                 self._printer.close(_STOP_TIMEOUT)

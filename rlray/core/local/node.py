@@ -122,10 +122,16 @@ class Node:
     def _on_actor_watch(self, client: int, actor: bytes) -> None:
         self._do(self._scheduler.watch_actor(client, actor))
 
+    def _on_actor_unwatch(self, client: int, actor: bytes) -> None:
+        self._scheduler.unwatch_actor(client, actor)
+
     def _on_actor_find(self, client: int, ticket: int, namespace: str, name: str) -> None:
         actor = self._scheduler.names.get((namespace, name))
         found = None if actor is None else (actor, self._scheduler.actors[actor].spec["info"])
         self._send(client, ("reply", ticket, found))
+
+    def _on_actor_names(self, client: int, ticket: int) -> None:
+        self._send(client, ("reply", ticket, list(self._scheduler.names)))
 
     def _on_resources(self, client: int, ticket: int) -> None:
         free = tuple(sorted(self._scheduler.available().items()))

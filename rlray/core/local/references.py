@@ -13,14 +13,16 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlray.core.exceptions import ObjectLostError, OwnerDiedError
 from rlray.core.local.store import Layout
 from rlray.core.local.wire import Message
 from rlray.core.refs import ObjectRef
 from rlray.core.serialization import dumps_error
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Payload = tuple[Any, ...]
 """Where a value is: ``("value", immutable object)``, ``("inline", pickle, [buffers])``, ``("stored", extent, offset,

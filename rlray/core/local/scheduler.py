@@ -284,6 +284,12 @@ class Scheduler:
         actor.watchers.add(client)
         return [ActorChanged(client, actor_id, actor.state, actor.worker, actor.cause)]
 
+    def unwatch_actor(self, client: int, actor_id: bytes) -> None:
+        """``client`` has no handle to the actor any more."""
+        actor = self.actors.get(actor_id)
+        if actor is not None:
+            actor.watchers.discard(client)
+
     # -- placing -----------------------------------------------------------------------------------------------------
 
     def _dispatch(self) -> Iterator[Instruction]:

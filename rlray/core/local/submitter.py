@@ -26,6 +26,7 @@ _AHEAD = 0.010  # seconds of work that a worker may be sent ahead
 _STUCK = 0.020  # seconds without an answer after which what was sent ahead is taken back
 _MAX_AHEAD = 1_000  # tasks
 COMPANY = 64  # tasks that are worth a message of their own while every worker is busy
+_SHARE = 0.0005  # seconds of work at least that a worker is sent, if there is as much
 _WORTH_MOVING = 0.002  # seconds of work that a worker has before some of it is moved to an idle one
 _LINGER = 0.050  # seconds an unused lease is kept for the next task
 _ZERO_COST_LEASES = 16  # workers at most for tasks that ask for nothing
@@ -74,7 +75,8 @@ class Lane:
     ready: deque[Task] = field(default_factory=deque)
     leases: dict[int, Lease] = field(default_factory=dict)
     demanded: int = 0
-    vacant: bool = False  # some lease has nothing to do
+    eager: bool = False  # a worker has nothing to do, and what comes next is worth sending to it alone
+    least: int = 1  # tasks that are worth waking one more worker for
     full: bool = False  # no lease can take more until something is answered
 
 
@@ -116,7 +118,7 @@ class Submitter:
                 self._host.finish(task, error)
                 return
         lane.ready.append(task)
-        if lane.vacant or (not lane.full and len(lane.ready) >= COMPANY):
+        if lane.eager or (not lane.full and len(lane.ready) >= COMPANY):
             self._pump(lane)
         else:
             if lane.demanded < lane.most:
@@ -147,6 +149,16 @@ class Submitter:
             return 1
         return max(1, min(_MAX_AHEAD, int(_AHEAD / max(mean, 1e-6))))
 
+    def _is_eager(self, lane: Lane) -> bool:
+        idle = [not lease.running for lease in lane.leases.values() if not lease.leaving]
+        return any(idle) and (lane.least == 1 or all(idle))
+
+    def _worth_sharing(self, spec: CallSpec) -> int:
+        """How many tasks like this one are worth waking one more worker for."""
+        assert spec.code is not None
+        mean = self._mean.get(spec.code.id)
+        return 1 if mean is None else max(1, min(_MAX_AHEAD, int(_SHARE / max(mean, 1e-6))))
+
     def _pump(self, lane: Lane) -> None:
         if lane.ready:
             depth = self._depth(lane.ready[0].spec)
@@ -156,12 +168,13 @@ class Submitter:
                 if not lease.stuck and not lease.leaving and len(lease.running) < depth
             ]
             roomy.sort(key=lambda lease: len(lease.running))
+            lane.least = self._worth_sharing(lane.ready[0].spec)
             for i, lease in enumerate(roomy):
-                self._fill(lane, lease, -(-len(lane.ready) // (len(roomy) - i)))
+                self._fill(lane, lease, max(lane.least, -(-len(lane.ready) // (len(roomy) - i))))
                 if not lane.ready:
                     break
         lane.full = bool(lane.ready)
-        lane.vacant = any(not lease.running and not lease.leaving for lease in lane.leases.values())
+        lane.eager = self._is_eager(lane)
         self._state_demand(lane)
 
     def _fill(self, lane: Lane, lease: Lease, share: int) -> None:
@@ -215,7 +228,8 @@ class Submitter:
         self._host.loop.call_later(_STUCK, look)
 
     def _state_demand(self, lane: Lane) -> None:
-        wanted = min(len(lane.ready), lane.most)  # beyond the leases held: workers blocked in `get` lend their CPUs
+        # beyond the leases held: workers blocked in `get` lend their CPUs
+        wanted = min(-(-len(lane.ready) // lane.least), lane.most)
         if (wanted > lane.demanded) or (lane.demanded and not wanted):
             lane.demanded = wanted
             self._host.tell_node(("demand", lane.request, wanted))
@@ -339,7 +353,7 @@ class Submitter:
 
     def _drop(self, lane: Lane, lease: Lease) -> None:
         del lane.leases[lease.worker], self._lane_of[lease.worker], self._host.sent[lease.worker]
-        lane.vacant = any(not other.running and not other.leaving for other in lane.leases.values())
+        lane.eager = self._is_eager(lane)
 
     def return_unused(self, contended: bool) -> None:
         """Give back every lease without work; if others wait for resources, keep none for a while."""
@@ -379,6 +393,8 @@ class Submitter:
             running, *lost = lost
             if running.cancelled:
                 self._host.finish(running, _cancelled(running))
+            elif running.sink is not None and running.sink.lost():
+                pass  # its calls are made again one by one
             elif running.retries == 0:
                 error = WorkerCrashedError(f"{running.spec.name} failed: {reason}")
                 self._host.finish(running, ("error", dumps_error(error)))

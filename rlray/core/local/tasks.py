@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlray.core.engine import CallSpec
 from rlray.core.local.references import Entry, Payload, References
 from rlray.core.refs import ObjectRef
 from rlray.core.serialization import IMMUTABLE
+
+if TYPE_CHECKING:
+    from rlray.core.local.chunks import LocalChunk
+    from rlray.core.local.generators import Stream
 
 Slot = int | str
 """Where a resolved reference goes: the index of a positional argument, or the name of a keyword argument."""
@@ -31,12 +35,12 @@ class Task:
         "cancelled",
         "dependencies",  # what fills the slots
         "entries",  # its results'
-        "generator",  # takes in what a streaming task yields
         "id",
         "parent",
         "ready",  # its dependencies are there
         "refs",  # inside the arguments; kept alive until the end
         "retries",  # left; -1: without end
+        "sink",  # takes in what a generator or a chunk gives, instead of entries
         "slots",
         "spec",
         "worker",  # the process that it was sent to
@@ -53,7 +57,7 @@ class Task:
         self.dependencies: Sequence[ObjectRef] = ()
         self.parent: bytes | None = None
         self.actor: ObjectRef | None = None
-        self.generator: Any = None
+        self.sink: Stream | LocalChunk | None = None
         self.ready = False
         self.cancelled = False
         self.worker: int | None = None
