@@ -31,6 +31,7 @@ SURFACE = {
     "is_initialized",
     "kill",
     "method",
+    "nodes",
     "put",
     "remote",
     "shutdown",

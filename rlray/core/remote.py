@@ -15,18 +15,20 @@ from rlray.core.engine import STREAMING, CallSpec, Code, Engine
 from rlray.core.mapping import Map
 from rlray.core.options import ACTOR_OPTIONS, METHOD_OPTIONS, TASK_OPTIONS, checked, request, with_defaults
 from rlray.core.refs import ObjectRef
+from rlray.core.serialization import collecting
 from rlray.core.signatures import METHOD_ATTRIBUTE, MethodTable, Signature, methods_of, signature_of
 
 
 def _code(target: Any, what: str) -> Code:
     try:
-        pickled = cloudpickle.dumps(target, protocol=5)
+        with collecting() as refs:
+            pickled = cloudpickle.dumps(target, protocol=5)
     except Exception as why:  # user-defined pickling may raise anything
         raise TypeError(
             f"{what} cannot be sent to a worker: {why}. Look for what it refers to from outside "
             "(locks, open files, sockets, ...) and create that inside instead"
         ) from why
-    return Code(hashlib.sha1(pickled, usedforsecurity=False).digest(), target.__name__, pickled)
+    return Code(hashlib.sha1(pickled, usedforsecurity=False).digest(), target.__name__, pickled, tuple(refs))
 
 
 def _engine() -> Engine:

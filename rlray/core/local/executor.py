@@ -26,6 +26,7 @@ from rlray.core.local.jobs import Answer, Answers, Job, receive
 from rlray.core.local.references import Payload
 from rlray.core.local.tasks import put_together
 from rlray.core.local.wire import Message
+from rlray.core.refs import ObjectRef
 from rlray.core.resources import Shape, amounts
 from rlray.core.serialization import IMMUTABLE, deserialize, dumps_error
 
@@ -64,7 +65,7 @@ class Executor:
         self._client = client
         self._gpus = gpus
         self._queue: deque[Job | Callable[[], None]] = deque()
-        self._codes: dict[bytes, bytes] = {}
+        self._codes: dict[bytes, tuple[bytes, Sequence[ObjectRef]]] = {}  # with the references that it captures
         self._functions: dict[Any, Callable[..., Any]] = {}
         self._calls: dict[Any, int] = {}  # of functions with max_calls
         self._departure: bytes | None = None  # the actor ends for this reason, once its calls under way have ended
@@ -103,7 +104,8 @@ class Executor:
         """Take a message that is for this half."""
         match message:
             case ("tasks", runs, codes):
-                self._codes.update(codes)
+                for code_id, (pickled, captured) in codes.items():
+                    self._codes[code_id] = pickled, self._client.references.receive(captured)
                 jobs = receive(sender, runs, self._client.references)
                 if self._actor is not None and self._actor.concurrency is not None:
                     self._actor.concurrency.start(jobs)
@@ -269,7 +271,7 @@ class Executor:
 
     def _load(self, target: Any) -> Callable[..., Any]:
         if self._actor is None:
-            return pickle.loads(self._codes[target])  # type: ignore[no-any-return]
+            return pickle.loads(self._codes[target][0])  # type: ignore[no-any-return]
         if target == "__ray_call__":
             return lambda function, *args, **kwargs: function(self._actor.instance, *args, **kwargs)  # type: ignore[union-attr]
         if target == "__ray_ready__":

@@ -94,7 +94,14 @@ class Submitter:
         self._held: set[Shape] = set()  # lanes with tasks that wait for company
 
     def lane(self, spec: CallSpec) -> Lane:
-        """The lane for calls of ``spec``. Raises TaskUnschedulableError if this machine can never run them."""
+        """The lane for calls of ``spec``.
+
+        Raises TaskUnschedulableError if this machine can never run them; ValueError if the function has captured a
+        reference of a run that has ended.
+        """
+        if spec.code is not None and spec.code.refs:
+            for ref in spec.code.refs:
+                self._host.references.entry(ref)
         lane = self._lanes.get(spec.request)
         if lane is None:
             if not fits(spec.request, self._total):
@@ -202,7 +209,7 @@ class Submitter:
                 assert code is not None
                 if code.id not in known:
                     known.add(code.id)
-                    codes[code.id] = code.pickled
+                    codes[code.id] = code.pickled, host.references.grant(code.refs, worker)
             host.post(worker, ("tasks", batch_to_wire(batch, worker, host.references), codes))
             self._guard(lane, lease)
 
