@@ -58,7 +58,7 @@ _WHERE = {
     "shutdown": "rlray.core.api",
     "wait": "rlray.core.api",
 }
-_MODULES = ("actor", "envs", "exceptions", "train", "util")
+_MODULES = ("actor", "envs", "exceptions", "runtime_env", "train", "util")
 
 __all__ = [*sorted(_WHERE), *_MODULES]
 

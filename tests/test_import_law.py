@@ -17,7 +17,13 @@ ROOMS = ("core", "util", "envs", "algos", "config", "train", "cli")
 # Room -> what its files may import of rlray besides the room itself. "rlray" is the public surface: names of the core.
 ALLOWED: dict[str, tuple[str, ...]] = {
     "core": (),
-    "util": ("rlray", "rlray.exceptions", "rlray.core.api"),
+    "util": (
+        "rlray",
+        "rlray.exceptions",
+        "rlray.core.api",
+        "rlray.core.placement_groups",
+        "rlray.core.scheduling_strategies",
+    ),
     "envs": (),
     "algos": ("rlray", "rlray.exceptions", "rlray.envs.types"),
     "config": ("rlray.algos", "rlray.envs"),

@@ -15,6 +15,7 @@ from rlray.core.engine import Context, Engine
 from rlray.core.exceptions import ActorExit
 from rlray.core.refs import ObjectRef, ObjectRefGenerator
 from rlray.core.remote import ActorClass, ActorHandle, RemoteFunction
+from rlray.core.runtime_env import RuntimeEnv, known_good, parsed
 
 _init_lock = threading.Lock()
 
@@ -25,6 +26,8 @@ def init(
     num_gpus: float | None = None,
     resources: Mapping[str, float] | None = None,
     object_store_memory: int | None = None,
+    memory: float | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
     namespace: str | None = None,
     ignore_reinit_error: bool = False,
     log_to_driver: bool = True,
@@ -42,6 +45,9 @@ def init(
         num_gpus: How many GPUs; those that CUDA may use by default.
         resources: Amounts of further resources by name, for tasks and actors that ask for them.
         object_store_memory: Bytes of shared memory at most; 30 % of the machine's by default. Taken only as used.
+        memory: Bytes of memory that tasks and actors may book with ``memory=``; by default what the machine has
+            less the object store. Booking sets nothing aside and limits nothing: it decides who runs at once.
+        runtime_env: What all tasks and actors are set up with, see `rlray.core.runtime_env.RuntimeEnv`.
         namespace: Where named actors live if nothing else is said; one of its own by default.
         ignore_reinit_error: Do nothing if the runtime is up, instead of raising.
         log_to_driver: Print what workers print, prefixed ``(name pid=...)``.
@@ -66,6 +72,8 @@ def init(
             num_gpus=num_gpus,
             resources=resources,
             object_store_memory=object_store_memory,
+            memory=memory,
+            runtime_env=runtime_env,
             namespace=namespace,
             log_to_driver=log_to_driver,
             log_dir=log_dir,
@@ -330,6 +338,24 @@ class RuntimeContext:
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         """Ids of assigned accelerators by kind."""
         return {"GPU": list(self._context.gpu_ids)}
+
+    def get_placement_group_id(self) -> str | None:
+        """The placement group that this code runs in."""
+        return self._context.placement_group_id
+
+    @property
+    def should_capture_child_tasks_in_placement_group(self) -> bool:
+        """Whether what is started here goes into the same placement group."""
+        return self._context.captures
+
+    @property
+    def runtime_env(self) -> RuntimeEnv:
+        """What this code was set up with, and its tasks and actors are by default."""
+        return known_good(parsed(self._context.environment))
+
+    def get_runtime_env_string(self) -> str:
+        """The same as JSON."""
+        return self._context.environment or "{}"
 
     @property
     def current_actor(self) -> ActorHandle:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rlray.core.mapping import Chunk, SingleCalls
-from rlray.core.resources import Shape
+from rlray.core.resources import Wish
 from rlray.core.signatures import MethodTable
 
 if TYPE_CHECKING:
+    from rlray.core.placement_groups import GroupTable
     from rlray.core.refs import ObjectRef
 
 
@@ -50,11 +51,12 @@ class CallSpec:
     num_returns: int = 1
     max_retries: int = 0  # -1: without end
     retry_exceptions: bool | bytes = False  # errors of user code that are retried: a pickled tuple of classes, or all
-    request: Shape = ()
+    wish: Wish = field(default_factory=Wish)
     max_calls: int = 0  # a worker ends after so many calls of the function; 0: never
     concurrency_group: str | None = None
     backpressure: int = 0  # values that a generator may be ahead of its reader; 0: any number
     chunk: CallSpec | None = None  # what `chunked` has made of it
+    home: tuple[Any, Any] | None = None  # the engine's: where its calls go, found at the first one
 
 
 def chunked(spec: CallSpec) -> CallSpec:
@@ -93,10 +95,18 @@ class Context:
     resources: Mapping[str, float] = field(default_factory=dict)
     gpu_ids: Sequence[str] = ()
     was_restarted: bool = False
+    placement_group_id: str | None = None
+    captures: bool = False  # what is started here goes into the same placement group
+    environment: str = ""
 
 
 class Engine(ABC):
     """Runs tasks and actors. Every method may be called from any thread."""
+
+    @property
+    @abstractmethod
+    def groups(self) -> GroupTable:
+        """What the engine does for placement groups."""
 
     @abstractmethod
     def submit(self, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -110,7 +120,7 @@ class Engine(ABC):
         methods: MethodTable,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        request: Shape,
+        asked: Wish,
         options: Mapping[str, Any],
     ) -> ObjectRef:
         """Start an actor; the reference stands for its life: the actor ends when the last such reference is gone.

@@ -9,7 +9,10 @@ RayError
 │   ├── ActorDiedError               ... and never will
 │   └── ActorUnavailableError        ... at this moment: it is being restarted
 ├── TaskUnschedulableError           this machine can never run the task
+├── TaskPlacementGroupRemoved        the placement group that the task was to run in is gone
 ├── ActorUnschedulableError          this machine can never hold the actor
+│   └── ActorPlacementGroupRemoved   ... since its placement group is gone
+├── RuntimeEnvSetupError             no worker could be set up with the runtime environment
 ├── ObjectLostError                  the value is gone
 │   └── OwnerDiedError               ... with the process that owned it
 ├── ObjectStoreFullError             no memory left for a value
@@ -27,6 +30,7 @@ from typing import Any
 __all__ = [
     "ActorDiedError",
     "ActorExit",
+    "ActorPlacementGroupRemoved",
     "ActorUnavailableError",
     "ActorUnschedulableError",
     "GetTimeoutError",
@@ -38,7 +42,9 @@ __all__ = [
     "RayError",
     "RaySystemError",
     "RayTaskError",
+    "RuntimeEnvSetupError",
     "TaskCancelledError",
+    "TaskPlacementGroupRemoved",
     "TaskUnschedulableError",
     "WorkerCrashedError",
 ]
@@ -98,6 +104,24 @@ class TaskUnschedulableError(RayError):
 
 class ActorUnschedulableError(RayError):
     """The actor asks for more than this machine has in all."""
+
+
+class TaskPlacementGroupRemoved(RayError):
+    """The placement group that the task was to run in has been removed."""
+
+    def __init__(self, message: str = "the placement group of this task has been removed") -> None:
+        super().__init__(message)
+
+
+class ActorPlacementGroupRemoved(ActorUnschedulableError):
+    """The placement group that the actor was to live in has been removed."""
+
+    def __init__(self, message: str = "the placement group of this actor has been removed") -> None:
+        super().__init__(message)
+
+
+class RuntimeEnvSetupError(RayError):
+    """No worker could be set up with the runtime environment; the message says why."""
 
 
 class ObjectLostError(RayError):

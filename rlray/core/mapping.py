@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rlray.core.engine import Engine
+    from rlray.core.engine import CallSpec, Engine
     from rlray.core.refs import ObjectRef
 
 _TARGET = 0.004  # seconds of work in a chunk: enough to make its message cheap, too little for anybody to wait behind
@@ -27,6 +27,10 @@ class Chunk(ABC):
     @abstractmethod
     def seconds(self) -> float | None:
         """What its items took together, once it is complete; None if that is not known."""
+
+    def broken(self) -> bool:
+        """Whether no call was made, because the actor is gone."""
+        return False
 
     @abstractmethod
     def ref(self, index: int) -> ObjectRef:
@@ -60,6 +64,25 @@ class SingleCalls(Chunk):
                     raise
                 value = error
             yield value
+
+
+class Spread:
+    """Ships chunks over several actors: each to the one with the fewest under way; one that has died gets no more."""
+
+    def __init__(self, engine: Engine, calls: Sequence[tuple[CallSpec, ObjectRef]]) -> None:
+        self._engine = engine
+        self._calls: list[tuple[CallSpec, ObjectRef, list[Chunk]]] = [(spec, actor, []) for spec, actor in calls]
+
+    def __call__(self, items: tuple[Any, ...]) -> Chunk:
+        for call in list(self._calls):
+            for chunk in [chunk for chunk in call[2] if self._engine.wait([chunk.completion], 1, 0)[0]]:
+                call[2].remove(chunk)
+                if chunk.broken() and len(self._calls) > 1 and call in self._calls:
+                    self._calls.remove(call)
+        spec, actor, under_way = min(self._calls, key=lambda call: len(call[2]))
+        chunk = self._engine.chunk(spec, actor, items)
+        under_way.append(chunk)
+        return chunk
 
 
 class Map:

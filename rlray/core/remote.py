@@ -12,9 +12,10 @@ import cloudpickle
 
 from rlray.core import engine as engines
 from rlray.core.engine import STREAMING, CallSpec, Code, Engine
-from rlray.core.mapping import Map
-from rlray.core.options import ACTOR_OPTIONS, METHOD_OPTIONS, TASK_OPTIONS, checked, request, with_defaults
+from rlray.core.mapping import Map, Spread
+from rlray.core.options import ACTOR_OPTIONS, METHOD_OPTIONS, TASK_OPTIONS, checked, wish, with_defaults
 from rlray.core.refs import ObjectRef
+from rlray.core.resources import Wish
 from rlray.core.serialization import collecting
 from rlray.core.signatures import METHOD_ATTRIBUTE, MethodTable, Signature, methods_of, signature_of
 
@@ -75,7 +76,7 @@ class RemoteFunction:
         self._signature = signature_of(function)
         self._pickled: Code | None = None
         self._spec: CallSpec | None = None
-        request(self._options, default_cpus=1)  # wrong amounts are told here
+        self._wish = wish(self._options, 1, f"task {self._name!r}")  # wrong amounts are told here
         update_wrapper(self, function)
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
@@ -83,7 +84,7 @@ class RemoteFunction:
         self._signature.check(self._name, args, kwargs)
         engine = engines.peek() or _engine()
         if self._spec is None:
-            self._spec = self._make_spec(self._options)
+            self._spec = self._make_spec(self._options, self._wish)
         return engine.submit(self._spec, args, kwargs)
 
     def map(self, items: Iterable[Any]) -> Map:
@@ -98,7 +99,7 @@ class RemoteFunction:
 
     def _own_spec(self) -> CallSpec:
         if self._spec is None:
-            self._spec = self._make_spec(self._options)
+            self._spec = self._make_spec(self._options, self._wish)
         return self._spec
 
     def options(self, **options: Any) -> TaskCaller:
@@ -106,7 +107,7 @@ class RemoteFunction:
         given = checked(options, TASK_OPTIONS, f"the remote function {self._name!r}")
         return TaskCaller(self, {**self._options, **given})
 
-    def _make_spec(self, options: Mapping[str, Any]) -> CallSpec:
+    def _make_spec(self, options: Mapping[str, Any], asked: Wish) -> CallSpec:
         if self._pickled is None:
             self._pickled = _code(self._function, f"the remote function {self._name!r}")
         full = with_defaults(options, TASK_OPTIONS)
@@ -116,7 +117,7 @@ class RemoteFunction:
             num_returns=_count(full["num_returns"]),
             max_retries=full["max_retries"],
             retry_exceptions=_retried(full["retry_exceptions"]),
-            request=request(full, default_cpus=1),
+            wish=asked,
             max_calls=full["max_calls"],
             backpressure=max(0, full["_generator_backpressure_num_objects"]),
         )
@@ -135,7 +136,7 @@ class TaskCaller:
     def __init__(self, function: RemoteFunction, options: Mapping[str, Any]) -> None:
         self._function, self._options = function, options
         self._spec: CallSpec | None = None
-        request(options, default_cpus=1)  # wrong amounts are told here
+        self._wish = wish(options, 1, f"task {function._name!r}")  # wrong amounts are told here
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Start the task."""
@@ -149,7 +150,7 @@ class TaskCaller:
 
     def _own_spec(self) -> CallSpec:
         if self._spec is None:
-            self._spec = self._function._make_spec(self._options)
+            self._spec = self._function._make_spec(self._options, self._wish)
         return self._spec
 
 
@@ -195,7 +196,8 @@ class ActorClass:
             _check_group(given.get("concurrency_group"), groups, f"method {method_name!r} of {name!r}")
         if self._pickled is None:
             self._pickled = _code(self._class, f"the actor class {self._class.__name__!r}")
-        life = engine.create_actor(self._pickled, self._methods, args, kwargs, request(full, default_cpus=0), full)
+        asked = wish(full, 0, f"actor {name!r}")
+        life = engine.create_actor(self._pickled, self._methods, args, kwargs, asked, full)
         return ActorHandle(life, name, self._methods, full["max_task_retries"])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -310,6 +312,14 @@ class ActorMethod:
     def map(self, items: Iterable[Any]) -> Map:
         """A call per item of any iterable, in order; see `RemoteFunction.map`."""
         return _map(engines.current(), self._spec, self._life, items, self._name, self._signature)
+
+    @staticmethod
+    def map_over(methods: Sequence[ActorMethod], items: Iterable[Any]) -> Map:
+        """As `map`, over the same method of several actors: each item goes to an actor that has little to do."""
+        engine, first = engines.current(), methods[0]
+        first._signature.check(first._name, (None,), {})
+        calls = [(method._spec, method._life) for method in methods]
+        return Map(engine, Spread(engine, calls), items, len(calls))
 
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options, for this use only."""

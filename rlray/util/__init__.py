@@ -1,13 +1,23 @@
 """Tools on top of tasks and actors, under the names that Ray gives them: pools, queues, executors, joblib.
 
 The modules are ``rlray.util.queue``, ``rlray.util.multiprocessing`` and ``rlray.util.joblib``. All is loaded when first
-used, joblib only with its module.
+used (but for placement groups), joblib only with its module.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# Not lazily: `placement_group` is the function here, as in Ray, although a module of that name lies in this package.
+# The import system would put the module in its place when that is imported later.
+from rlray.util.placement_group import (
+    get_current_placement_group,
+    get_placement_group,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
 if TYPE_CHECKING:
     from rlray.core.api import list_named_actors as list_named_actors
@@ -21,9 +31,16 @@ _WHERE = {
     "inspect_serializability": "rlray.util.serializability",
     "list_named_actors": "rlray.core.api",
 }
-_MODULES = ("joblib", "multiprocessing", "queue")
+_MODULES = ("joblib", "multiprocessing", "queue", "scheduling_strategies")
 
-__all__ = sorted(_WHERE)
+__all__ = [
+    *sorted(_WHERE),
+    "get_current_placement_group",
+    "get_placement_group",
+    "placement_group",
+    "placement_group_table",
+    "remove_placement_group",
+]
 
 
 def __getattr__(name: str) -> Any:

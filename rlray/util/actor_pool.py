@@ -77,14 +77,28 @@ class ActorPool:
         for actor in actors:
             self.push(actor)
 
-    def map(self, fn: Callable[[Any, Any], Any], values: Iterable[Any]) -> Iterator[Any]:
+    def map(self, fn: Callable[[Any, Any], Any] | str, values: Iterable[Any]) -> Iterator[Any]:
         """Results of ``fn(actor, value)`` for each value, in the order of ``values``.
+
+        With the name of a method instead of ``fn``, it is called with each value, and a `rlray.core.mapping.Map` comes
+        back, as from ``f.map``: an iterator of references, many calls to a message, which has ``results()`` and
+        ``as_completed()``. The pool's actors may be used otherwise meanwhile.
 
         ``values`` may be endless: unlike in Ray, which submits everything at once, at most two values per actor are
         under way or waiting to be taken; the next is read when a result is taken. The first ones start at once. Results
         of earlier submissions that nobody has taken are dropped. An error ends the iteration.
         """
+        if isinstance(fn, str):
+            return self._map_method(fn, values)
         return self._mapped(fn, values, in_order=True)
+
+    def _map_method(self, name: str, values: Iterable[Any]) -> Iterator[rlray.ObjectRef]:
+        actors = [*self._idle, *(job.actor for job in self._busy)]
+        if not actors:
+            raise ValueError(f"map({name!r}, ...) needs an actor in the pool; push() one")
+        methods = [getattr(actor, name) for actor in actors]
+        mapped: Iterator[rlray.ObjectRef] = type(methods[0]).map_over(methods, values)
+        return mapped
 
     def map_unordered(self, fn: Callable[[Any, Any], Any], values: Iterable[Any]) -> Iterator[Any]:
         """As `map`, but each result as soon as it is there."""

@@ -14,6 +14,7 @@ import pytest
 
 import rlray
 from rlray.exceptions import ActorDiedError, WorkerCrashedError
+from rlray.util import ActorPool
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -240,6 +241,43 @@ def test_a_method_is_called_for_each_item_in_order() -> None:
     adder = Adder.remote()
     assert list(adder.add.map(range(1_000)).results()) == list(itertools.accumulate(range(1_000)))
     assert rlray.get(adder.add.remote(0)) == sum(range(1_000))
+
+
+def test_a_pool_spreads_a_method_over_its_actors() -> None:
+    @rlray.remote
+    class Worker:
+        def where(self, x: int) -> tuple[int, int]:
+            time.sleep(0.01)
+            return x, os.getpid()
+
+    pool = ActorPool([Worker.remote() for _ in range(3)])
+    results = list(pool.map("where", range(60)).results())
+    assert [x for x, _ in results] == list(range(60))
+    counts = [sum(pid == one for _, pid in results) for one in {pid for _, pid in results}]
+    assert len(counts) == 3
+    assert min(counts) >= 5
+    assert sorted(x for x, _ in rlray.get(list(pool.map("where", range(9)).as_completed()))) == list(range(9))
+    with pytest.raises(AttributeError, match="nowhere"):
+        pool.map("nowhere", [1])
+
+
+def test_a_pool_goes_on_without_an_actor_that_dies() -> None:
+    @rlray.remote
+    class Mortal:
+        def die_at(self, x: int) -> int:
+            if x == 5:
+                os._exit(1)
+            time.sleep(0.001)
+            return x
+
+    pool = ActorPool([Mortal.remote() for _ in range(2)])
+    values = list(pool.map("die_at", range(2_000)).results(return_exceptions=True))
+    lost = [x for x, value in enumerate(values) if isinstance(value, ActorDiedError)]
+    assert 5 in lost
+    assert len(lost) < 200
+    assert [value for value in values if not isinstance(value, ActorDiedError)] == [
+        x for x in range(2_000) if x not in lost
+    ]
 
 
 def test_a_coroutine_is_called_for_each_item() -> None:

@@ -6,14 +6,25 @@ import pickle
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from rlray.core.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, TaskCancelledError
+from rlray.core.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+    TaskCancelledError,
+)
 from rlray.core.local.references import Payload
-from rlray.core.local.scheduler import ActorState
 from rlray.core.local.submitter import COMPANY, Host
 from rlray.core.local.tasks import Task, batch_to_wire, first_error
 from rlray.core.refs import ObjectRef
+from rlray.core.resources import PLAIN
 from rlray.core.serialization import dumps_error
+
+if TYPE_CHECKING:
+    from rlray.core.local.instructions import ActorState
 
 
 @dataclass(slots=True)
@@ -129,7 +140,7 @@ class ActorCalls:
                 lane.running[task.id] = task
                 batch.append(task)
             if batch:
-                runs = batch_to_wire(batch, lane.worker, self._host.references)
+                runs = batch_to_wire(batch, lane.worker, self._host.references, PLAIN)
                 self._host.post(lane.worker, ("tasks", runs, {}))
 
     def changed(self, actor: bytes, state: ActorState, worker: int | None, cause: bytes | None) -> None:
@@ -187,11 +198,14 @@ class ActorCalls:
 
 
 def _as_call_error(cause: bytes | None) -> bytes:
-    """The pickled ActorDiedError that calls get; an error of the constructor becomes its cause."""
+    """The pickled error that calls get: ActorDiedError, whose cause is an error of the constructor.
+
+    That the actor could not even be placed has errors of its own.
+    """
     if cause is None:
         return dumps_error(ActorDiedError("the actor is dead"))
     error = pickle.loads(cause)
-    if isinstance(error, ActorDiedError):
+    if isinstance(error, ActorDiedError | ActorUnschedulableError | RuntimeEnvSetupError):
         return cause
     text = f"the actor's constructor raised, so it never lived:\n{error}"
     return dumps_error(ActorDiedError(text, error.as_instanceof_cause() if isinstance(error, RayTaskError) else error))

@@ -116,6 +116,9 @@ class LocalChunk(Chunk):
 
     # -- for `Map`, without the lock ---------------------------------------------------------------------------------
 
+    def broken(self) -> bool:
+        return self._error is not None
+
     def seconds(self) -> float | None:
         return self._seconds
 

@@ -18,17 +18,20 @@ from rlray.core.engine import STREAMING, ActorInfo, CallSpec, Code, Context, Eng
 from rlray.core.local.actor_calls import ActorCalls
 from rlray.core.local.chunks import LocalChunk, packed
 from rlray.core.local.generators import Stream
+from rlray.core.local.groups import Groups
+from rlray.core.local.lineage import make_again, remember
 from rlray.core.local.loop import Loop
+from rlray.core.local.records import Actor
 from rlray.core.local.references import Entry, LocalRef, Payload, References, owner_of
-from rlray.core.local.scheduler import Actor
+from rlray.core.local.settings import NODE, RunSettings
 from rlray.core.local.submitter import Submitter
 from rlray.core.local.tasks import Arguments, Task, first_error, immutable_arguments, take_apart
 from rlray.core.local.values import Values
 from rlray.core.local.wire import Connection, Message
-from rlray.core.local.zygote import NODE, RunSettings
+from rlray.core.local.wishes import Wishes
 from rlray.core.mapping import Chunk
 from rlray.core.refs import ObjectRef, ObjectRefGenerator
-from rlray.core.resources import Shape, amounts, describe, fits
+from rlray.core.resources import Request, Wish, amounts, describe
 from rlray.core.serialization import dumps_error, serialize
 from rlray.core.signatures import MethodTable
 
@@ -62,6 +65,9 @@ class Hooks(Protocol):
     def context(self) -> Mapping[str, Any]:
         """The fields of `Context` that the running task adds."""
 
+    def running_request(self) -> Request | None:
+        """What the running task or actor was given; None outside of both."""
+
     def running_id(self) -> bytes | None:
         """The id of the task that the calling thread runs."""
 
@@ -73,13 +79,16 @@ class Client(Engine):
         self.settings = settings
         self.process = process
         self.hooks: Hooks | None = None
+        self.environment = settings.environment  # what tasks and actors started here inherit
         self.loop = Loop(settings.secret, self._handle, self._lost, self._idle)
         self.references = References(process, self.post, self.free, self.loop.attend, self._future)
-        self.values = Values(settings, self.references, self._ask, self.loop)
+        self.values = Values(settings, self.references, self.ask, self.loop)
         self.submitter = Submitter(self, settings.total)
         self.actors = ActorCalls(self)
+        self._groups = Groups(self)
+        self._wishes = Wishes(self)
         self.sent: dict[int, OrderedDict[bytes, Task]] = {}
-        self.log_key: bytes | None = None  # the node's, once it has said welcome
+        self.welcome = False  # the node is ready
         self._unready: dict[bytes, Task] = {}  # tasks that wait for their arguments
         self._holding = False  # calls wait for company
         self._peers: dict[int, Connection] = {}
@@ -97,7 +106,7 @@ class Client(Engine):
     # -- the Engine interface: tasks and actors ----------------------------------------------------------------------
 
     def submit(self, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self._check_alive()
+        self.check_alive()
         if kwargs or not immutable_arguments(args):
             return self._submit_packed(spec, args, kwargs)
         with self.loop.lock:
@@ -126,12 +135,13 @@ class Client(Engine):
         methods: MethodTable,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        request: Shape,
+        asked: Wish,
         options: Mapping[str, Any],
     ) -> ObjectRef:
-        self._check_request(request, exc.ActorUnschedulableError, f"actor {code.name!r}")
+        self.check_alive()
         for ref in code.refs:
             self.references.entry(ref)  # of this run
+        request = self._wishes.request(asked, exc.ActorUnschedulableError, f"actor {code.name!r}")
         namespace = options["namespace"] or self.settings.namespace
         name = (namespace, options["name"]) if options["name"] else None
         parts, arguments, refs = self._pack(f"{code.name}.__init__", args, kwargs)
@@ -170,7 +180,7 @@ class Client(Engine):
             self.actors.created(life)
         if name is None:  # nobody can object: no need to wait for an answer
             self.tell_node(("actor_create", 0, actor, False))
-        elif (taken := self._ask("actor_create", actor, options["get_if_exists"])) is not None:
+        elif (taken := self.ask("actor_create", actor, options["get_if_exists"])) is not None:
             with self.loop.lock:
                 del self._own_actors[actor.id]
             if isinstance(taken, str):
@@ -186,7 +196,7 @@ class Client(Engine):
         self.tell_node(("actor_arguments", actor, None if error is None else error[1]))
 
     def call(self, actor: ObjectRef, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self._check_alive()
+        self.check_alive()
         self.references.entry(actor)  # a handle of this run
         if kwargs or not immutable_arguments(args):
             return self._call_packed(actor, spec, args, kwargs)
@@ -231,6 +241,29 @@ class Client(Engine):
         entry.task = task
         self._go(task, actor)
 
+    def recover(self, ref: ObjectRef) -> bool:
+        """Make a lost value again and wait for it; False if that cannot be."""
+        entry = self.references.entry(ref)
+        with self.loop.lock:
+            if not entry.owned:
+                entry.payload, entry.fetching = None, True
+                self.post(owner_of(entry.id), ("recover", entry.id))
+            elif entry.payload is not None and not make_again(self, entry):
+                return False
+        self.wait_for([ref])
+        return True
+
+    def _on_recover(self, sender: int, object_id: bytes) -> None:
+        entry = self.references.entries.get(object_id)
+        if entry is not None and entry.payload is not None and not make_again(self, entry):
+            text = f"the file with the value of {object_id.hex()} is gone, and the value cannot be made again"
+            entry.payload = ("error", dumps_error(exc.ObjectLostError(text)))
+        self._on_fetch(sender, object_id)
+
+    def run_again(self, task: Task) -> None:
+        """Run a task of which there is nothing left but its results' entries."""
+        self._when_ready(task, lambda: self.submitter.enqueue(self.submitter.lane(task.spec), task))
+
     def _go(self, task: Task, actor: ObjectRef | None) -> None:
         task.ready, task.actor = True, actor
         if actor is None:
@@ -240,20 +273,20 @@ class Client(Engine):
 
     def find_actor(self, name: str, namespace: str | None) -> tuple[ObjectRef, ActorInfo]:
         where = namespace or self.settings.namespace
-        found = self._ask("actor_find", where, name)
+        found = self.ask("actor_find", where, name)
         if found is None:
             raise ValueError(f"there is no living actor named {name!r} in namespace {where!r}")
         return self.claim(found[0]), pickle.loads(found[1])
 
     def named_actors(self) -> list[tuple[str, str]]:
-        return self._ask("actor_names")  # type: ignore[no-any-return]
+        return self.ask("actor_names")  # type: ignore[no-any-return]
 
     def claim(self, object_id: bytes) -> ObjectRef:
         with self.loop.lock:
             return self.references.claim([object_id])[0]
 
     def kill(self, actor: ObjectRef, no_restart: bool) -> None:
-        self._check_alive()
+        self.check_alive()
         with self.loop.lock:
             self.actors.killed(actor, no_restart)
         self.tell_node(("actor_kill", actor.binary(), no_restart, "the actor was killed by kill()"))
@@ -293,7 +326,7 @@ class Client(Engine):
     # -- the Engine interface: objects -------------------------------------------------------------------------------
 
     def put(self, value: Any) -> ObjectRef:
-        self._check_alive()
+        self.check_alive()
         return self.values.put(value)
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
@@ -340,7 +373,7 @@ class Client(Engine):
                 return any(entry.payload is not None and entry.payload[0] == "error" for entry in entries[at:])
             return False
 
-        return self._run_until(done, timeout)
+        return self.wait_until(done, timeout)
 
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
@@ -374,15 +407,15 @@ class Client(Engine):
                 if references.when_ready(entry, arrived):
                     there += 1
         try:
-            self._run_until(lambda: there >= count, timeout)
+            self.wait_until(lambda: there >= count, timeout)
         finally:
             if there < len(entries):
                 with self.loop.lock:
                     references.forget_waiting(entries, arrived)
 
-    def _run_until(self, done: Callable[[], bool], timeout: float | None) -> bool:
+    def wait_until(self, done: Callable[[], bool], timeout: float | None) -> bool:
         """Wait for something; False if time ran out."""
-        self._check_alive()
+        self.check_alive()
         if done():
             return True
         hooks = self.hooks
@@ -395,7 +428,7 @@ class Client(Engine):
                 )
             hooks.check_interrupt()
         if not done():
-            self._check_alive()
+            self.check_alive()
         return in_time
 
     def _missing(self, refs: Sequence[ObjectRef]) -> str:
@@ -418,7 +451,7 @@ class Client(Engine):
             where = self.actors.where(task)
         else:
             where = "waiting for a worker" if task.ready else "waiting for its arguments"
-        asks = f", which asks for {describe(task.spec.request)}" if task.spec.request else ""
+        asks = f", which asks for {describe(task.spec.wish.resources)}" if task.spec.wish.resources else ""
         return f"{task.spec.name} ({where}{asks})"
 
     def _future(self, ref: ObjectRef) -> Future[Any]:
@@ -429,10 +462,15 @@ class Client(Engine):
         return self._futures.of(ref)
 
     def resources(self) -> tuple[dict[str, float], dict[str, float]]:
-        self._check_alive()
+        self.check_alive()
         with self.loop.lock:
             self.submitter.return_unused(contended=False)
-        return amounts(self.settings.total), self._ask("resources")
+        total = {**amounts(self.settings.total), "object_store_memory": float(self.settings.store_capacity)}
+        return total, self.ask("resources")
+
+    @property
+    def groups(self) -> Groups:
+        return self._groups
 
     def context(self) -> Context:
         settings = self.settings
@@ -440,6 +478,7 @@ class Client(Engine):
             job_id=settings.job_id,
             node_id=settings.node_id,
             worker_id=f"{self.process:08x}",
+            environment=self.environment,
             **{"namespace": settings.namespace, **(self.hooks.context() if self.hooks is not None else {})},
         )
 
@@ -461,17 +500,10 @@ class Client(Engine):
 
     # -- making calls ------------------------------------------------------------------------------------------------
 
-    def _check_alive(self) -> None:
+    def check_alive(self) -> None:
+        """Raise the error that ended the runtime, if it has ended."""
         if self._broken is not None:
             raise self._broken
-
-    def _check_request(self, request: Shape, error: type[exc.RayError], what: str) -> None:
-        self._check_alive()
-        if not fits(request, dict(self.settings.total)):
-            raise error(
-                f"{what} asks for {describe(request)}, but the cluster has {describe(self.settings.total)} in all; "
-                "ask for less, or give init() more"
-            )
 
     def _pack(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -541,6 +573,14 @@ class Client(Engine):
             self._holding = True
             self.loop.attend()
 
+    def request(self, spec: CallSpec) -> Request:
+        """What a call of ``spec``, made here and now, asks of the scheduler. Raises TaskUnschedulableError."""
+        return self._wishes.request(spec.wish, exc.TaskUnschedulableError, f"task {spec.name!r}")
+
+    def captures(self) -> bool:
+        """Whether what is called here and now goes into the caller's placement group."""
+        return self._wishes.capturing() is not None
+
     # -- messages ----------------------------------------------------------------------------------------------------
 
     def post(self, process: int, message: Message) -> None:
@@ -560,16 +600,16 @@ class Client(Engine):
         """Send to the node."""
         self.loop.send(self._peers[NODE], message)
 
-    def _ask(self, kind: str, *args: Any) -> Any:
+    def ask(self, kind: str, *args: Any) -> Any:
         """Ask the node and wait for its answer."""
-        self._check_alive()
+        self.check_alive()
         with self.loop.lock:
             self._tickets += 1
             ticket = self._tickets
         self.tell_node((kind, ticket, *args))
         self.loop.run_until(lambda: ticket in self._replies or self._broken is not None)
         if ticket not in self._replies:
-            self._check_alive()
+            self.check_alive()
         return self._replies.pop(ticket)
 
     def _handle(self, connection: Connection, message: Message) -> None:
@@ -612,9 +652,13 @@ class Client(Engine):
         if task.sink is not None:
             task.sink.answered(values)
             return
+        stored = False
         for entry, (payload, inner) in zip(task.entries, values, strict=True):
             entry.task = None
             self.references.resolve(entry, payload, self.references.receive(inner))
+            stored |= payload[0] == "stored"
+        if stored:
+            remember(task)
 
     def _discard(self, result: tuple[Any, ...]) -> None:
         """An answer that nobody waits for: what it brings is not kept."""
@@ -659,14 +703,17 @@ class Client(Engine):
         if entry is not None and entry.task is not None:
             self._cancel(entry.task, force and entry.task.actor is None, recursive)
 
-    def _on_welcome(self, node: int, log_key: bytes) -> None:
-        self.log_key = log_key
+    def _on_welcome(self, node: int) -> None:
+        self.welcome = True
 
-    def _on_grant(self, node: int, request: Shape, worker: int) -> None:
+    def _on_grant(self, node: int, request: Request, worker: int) -> None:
         self.submitter.granted(request, worker)
 
-    def _on_refuse(self, node: int, request: Shape, reason: str) -> None:
-        self.submitter.refused(request, reason)
+    def _on_refuse(self, node: int, request: Request, error: bytes) -> None:
+        self.submitter.refused(request, error)
+
+    def _on_group(self, node: int, group: bytes, state: Any) -> None:
+        self._groups.changed(group, state)
 
     def _on_reclaim(self, node: int) -> None:
         self.submitter.return_unused(contended=True)

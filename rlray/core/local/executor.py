@@ -22,12 +22,13 @@ from rlray.core.engine import CHUNK, STREAMING, ActorInfo
 from rlray.core.exceptions import ActorDiedError, ActorExit, TaskCancelledError, task_error
 from rlray.core.local import logs
 from rlray.core.local.client import Client
+from rlray.core.local.environments import set_up
 from rlray.core.local.jobs import Answer, Answers, Job, receive
 from rlray.core.local.references import Payload
 from rlray.core.local.tasks import put_together
 from rlray.core.local.wire import Message
 from rlray.core.refs import ObjectRef
-from rlray.core.resources import Shape, amounts
+from rlray.core.resources import Request, amounts
 from rlray.core.serialization import IMMUTABLE, deserialize, dumps_error
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class _ActorState:
     class_name: str
     info: ActorInfo
     name: str | None
-    request: Shape
+    request: Request
     restarts: int
     instance: Any = None
     concurrency: Concurrency | None = None  # None: calls run on the main thread, one after the other
@@ -113,6 +114,8 @@ class Executor:
                     self._queue.extend(jobs)
                 if self._leaving:
                     self._give_back(sender, None, "leaving")
+            case ("set_up", environment):
+                self._set_up(environment)
             case ("become", actor_id, spec, request, restarts):
                 self._queue.append(lambda: self._become(actor_id, spec, request, restarts))
             case ("take_back", ids):
@@ -126,6 +129,16 @@ class Executor:
                 self._end_when_unneeded()
             case ("node_lost",):
                 os._exit(1)
+
+    def _set_up(self, environment: str) -> None:
+        """Take on a runtime environment: this worker has not run anything yet."""
+        try:
+            set_up(environment)
+        except Exception as why:  # whatever it is, somebody waits for the answer
+            self._client.tell_node(("set_up", str(why)))
+        else:
+            self._client.environment = environment
+            self._client.tell_node(("set_up", None))
 
     def _give_back(self, caller: int, ids: set[bytes] | None, why: str) -> None:
         """Return jobs of a caller that have not been started: those asked for, or all."""
@@ -146,9 +159,12 @@ class Executor:
     def _cancel(self, task_id: bytes, recursive: bool) -> None:
         if recursive:
             self._client.cancel_children(task_id)
-        for job in self._queue:
+        for job in list(self._queue):
             if isinstance(job, Job) and job.id == task_id:
-                self._queue.remove(job)
+                try:
+                    self._queue.remove(job)
+                except ValueError:  # the main thread has just begun it
+                    break
                 self.answers.add(job.caller, self.cancelled(job))
                 self.answers.flush()
                 return
@@ -491,25 +507,35 @@ class Executor:
         job = self._job_here()
         return job.id if job is not None else None
 
+    def running_request(self) -> Request | None:
+        """What the running task or actor was given; None outside of both."""
+        if self._actor is not None:
+            return self._actor.request
+        job = self._job_here()
+        return job.spec.request if job is not None else None
+
     def context(self) -> Mapping[str, Any]:
         """The fields of `rlray.core.engine.Context` that the running job adds."""
         fields: dict[str, Any] = {"gpu_ids": self._gpus}
-        job, actor = self._job_here(), self._actor
+        job, actor, request = self._job_here(), self._actor, self.running_request()
+        if request is not None and request.group:
+            fields |= {"placement_group_id": request.group.hex(), "captures": bool(request.capture)}
         if job is not None:
-            fields |= {"task_id": job.id.hex(), "task_name": job.spec.name, "resources": amounts(job.spec.request)}
+            resources = amounts(job.spec.request.resources)
+            fields |= {"task_id": job.id.hex(), "task_name": job.spec.name, "resources": resources}
         if actor is not None:
             fields |= {
                 "actor_id": actor.id.hex(),
                 "actor_name": actor.name or "",
                 "actor": actor.info,
-                "resources": amounts(actor.request),
+                "resources": amounts(actor.request.resources),
                 "was_restarted": actor.restarts > 0,
             }
         return fields
 
     # -- being an actor ----------------------------------------------------------------------------------------------
 
-    def _become(self, actor_id: bytes, spec: Mapping[str, Any], request: Shape, restarts: int) -> None:
+    def _become(self, actor_id: bytes, spec: Mapping[str, Any], request: Request, restarts: int) -> None:
         client = self._client
         info = pickle.loads(spec["info"])
         logs.announce(info.class_name)

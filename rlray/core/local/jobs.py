@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rlray.core.local.references import Payload, References
 from rlray.core.local.tasks import Slot, WireSpec, WireTask
 from rlray.core.refs import ObjectRef
-from rlray.core.resources import Shape
+from rlray.core.resources import Request
 
 if TYPE_CHECKING:
     from rlray.core.local.client import Client
@@ -27,7 +27,7 @@ class JobSpec:
     name: str
     num_returns: int
     once: bool  # it must not run twice: its answer leaves before anything else starts
-    request: Shape
+    request: Request
     retry_exceptions: bool | bytes
     max_calls: int
     concurrency_group: str | None

@@ -1,4 +1,4 @@
-"""Starting and ending the processes of a run, from the driver."""
+"""Starting the processes of a run, from the driver: what is asked of `init`, checked, and the zygote."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import pickle
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,60 +15,18 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rlray.core.exceptions import RaySystemError
-from rlray.core.local.client import Client
-from rlray.core.local.logs import LogPrinter
+from rlray.core.local.settings import RunSettings
 from rlray.core.local.store import MIN_CAPACITY, PAGE, create_file, default_capacity
-from rlray.core.local.worker import THREAD_VARIABLES
-from rlray.core.local.zygote import DRIVER, RunSettings
-from rlray.core.resources import count_cpus, gpu_names, shape
+from rlray.core.local.threads import THREAD_VARIABLES
+from rlray.core.resources import MEMORY, count_cpus, gpu_names, machine_memory, shape
+from rlray.core.runtime_env import canonical
 
-_START_TIMEOUT = 60.0  # seconds
-_STOP_TIMEOUT = 5.0
+if TYPE_CHECKING:
+    from rlray.core.local.driver import Driver
+
 _BOOT = "import sys; sys.path.insert(0, {root!r}); from rlray.core.local.zygote import main; main({lifeline}, {node})"
-
-
-class Driver(Client):
-    """The driver's half of the engine, which also starts and ends all processes."""
-
-    def __init__(self, settings: RunSettings) -> None:
-        self._printer: LogPrinter | None = None
-        self._owner_pid = os.getpid()
-        self._zygote, self._lifeline, node = _start_zygote(settings)
-        super().__init__(settings, DRIVER, node)
-        try:
-            ready = self.loop.run_until(
-                lambda: self.log_key is not None or self._broken is not None, timeout=_START_TIMEOUT
-            )
-            if not ready or self.log_key is None:
-                raise RaySystemError(f"the runtime did not start: {_tail(settings) or 'no word from its processes'}")
-        except BaseException:
-            self.shutdown()
-            raise
-        if settings.log_to_driver:
-            self._printer = LogPrinter(f"ipc://{settings.directory}/logs.sock", self.log_key)
-        self.loop.start_background()
-
-    def shutdown(self) -> None:
-        if (
-            self._zygote.returncode is not None or os.getpid() != self._owner_pid
-        ):  # done, or a forked copy of the driver
-            return
-        if self._broken is None:
-            self._broken = RuntimeError("rlray was shut down")
-            self.tell_node(("stop",))
-            if self._printer is not None:
-                self._printer.close(_STOP_TIMEOUT)
-        super().shutdown()
-        self._lifeline.close()  # the zygote's sign to end everything, if the node has not told it yet
-        try:
-            self._zygote.wait(_STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._zygote.send_signal(signal.SIGKILL)  # its children follow
-            self._zygote.wait()
-        os.close(self.settings.store_fd)
-        shutil.rmtree(self.settings.directory, ignore_errors=True)
 
 
 def start(
@@ -78,19 +35,24 @@ def start(
     num_gpus: float | None,
     resources: Mapping[str, float] | None,
     object_store_memory: int | None,
+    memory: float | None,
+    runtime_env: Mapping[str, Any] | None,
     namespace: str | None,
     log_to_driver: bool,
     log_dir: str | os.PathLike[str] | None,
     preload: Sequence[str],
 ) -> Driver:
     """Start the processes of a run; returns when they are there."""
-    _check(num_cpus, num_gpus, resources, object_store_memory, preload)
+    _check(num_cpus, num_gpus, resources, object_store_memory, memory, preload)
+    environment = canonical(runtime_env)
     gpus = gpu_names()
     count = len(gpus) if num_gpus is None else int(num_gpus)
     gpus = (gpus + [str(i) for i in range(len(gpus), count)])[:count]
     cpus = count_cpus() if num_cpus is None else num_cpus
-    total = shape({"CPU": cpus, "GPU": count, **(resources or {})})
     capacity = (object_store_memory or default_capacity()) // PAGE * PAGE
+    if memory is None:
+        memory = max(0, machine_memory() - capacity)
+    total = shape({"CPU": cpus, "GPU": count, MEMORY: memory, **(resources or {})})
     directory = tempfile.mkdtemp(prefix="rlray-", dir=_short_temp())
     logs = Path(log_dir) if log_dir is not None else Path(directory) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -107,12 +69,16 @@ def start(
         node_id=uuid.uuid4().hex,
         driver_pid=os.getpid(),
         sys_path=tuple(sys.path),
-        preload=tuple(preload),
+        preload=(*(name for name in ("numpy",) if name in sys.modules), *preload),
         log_to_driver=log_to_driver,
         threads_set="OMP_NUM_THREADS" in os.environ,
+        environment=environment,
     )
     try:
-        return Driver(settings)
+        zygote, lifeline, node = _start_zygote(settings)
+        from rlray.core.local.driver import Driver  # imported while the zygote starts
+
+        return Driver(settings, zygote, lifeline, node)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
@@ -123,10 +89,11 @@ def _check(
     num_gpus: float | None,
     resources: Mapping[str, float] | None,
     object_store_memory: int | None,
+    memory: float | None,
     preload: Sequence[str],
 ) -> None:
     """Wrong arguments are named before anything starts."""
-    for name, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus)):
+    for name, value in (("num_cpus", num_cpus), ("num_gpus", num_gpus), ("memory", memory)):
         if isinstance(value, bool) or not isinstance(value, int | float | None):
             raise TypeError(f"{name} of init() must be a number, got {type(value).__name__} {value!r}")
         if value is not None and value < 0:
@@ -135,6 +102,8 @@ def _check(
         raise ValueError(f"num_gpus of init() must be a whole number, got {num_gpus!r}")
     for name in {"CPU", "GPU"} & set(resources or {}):
         raise ValueError(f"resources of init() has {name!r}; give it as num_{name.lower()}s instead")
+    for name in {MEMORY, "object_store_memory"} & set(resources or {}):
+        raise ValueError(f"resources of init() has {name!r}; give it as {name} instead")
     if object_store_memory is not None and object_store_memory < MIN_CAPACITY:
         raise ValueError(
             f"object_store_memory of init() is in bytes, at least {MIN_CAPACITY}, got {object_store_memory!r}"
@@ -171,12 +140,3 @@ def _start_zygote(settings: RunSettings) -> tuple[subprocess.Popen[bytes], socke
     with suppress(BrokenPipeError):  # it died at once: the wait for its welcome reports it
         lifeline.sendall(pickle.dumps(settings))
     return process, lifeline, node
-
-
-def _tail(settings: RunSettings) -> str:
-    """The last words of the processes that did not start."""
-    text = ""
-    for name in ("zygote.log", "node.log"):
-        with suppress(OSError):
-            text += (Path(settings.log_directory) / name).read_text(errors="replace")[-2000:]
-    return text.strip()

@@ -56,6 +56,7 @@ class Entry:
         "holders",  # owner's: credits by process; None: nobody's
         "id",
         "inner",  # references inside the value
+        "lineage",  # owner's: how the value can be made again
         "local",  # `LocalRef`s in this process: one, or more while dropped ones have not been noticed
         "owned",
         "payload",  # None: not there yet
@@ -79,6 +80,7 @@ class Entry:
         self.claimed = False
         self.released: Callable[[], None] | None = None
         self.task: Any = None
+        self.lineage: Any = None
 
 
 class LocalRef(ObjectRef):
@@ -194,6 +196,11 @@ class References:
             entry.waiting.append(call)
         self.fetch(entry)
         return False
+
+    def revive(self, entry: Entry) -> None:
+        """A value of this process was lost, or freed, and is about to be made again."""
+        self.entries[entry.id] = entry
+        entry.payload = None
 
     def fetch(self, entry: Entry) -> None:
         """Ask the owner for a value that is not there, once."""

@@ -1,6 +1,6 @@
 """Tasks on their way: which worker gets which, how many at once, and what happens when one dies.
 
-Per scheduling class (resources) the caller holds leases on workers and sends tasks straight to them. Short tasks are
+Per scheduling class (`Request`) the caller holds leases on workers and sends tasks straight to them. Short tasks are
 sent many at a time; how many follows their measured duration, so that a short task never waits long behind others
 while another worker is idle, and what has not been started can be taken back.
 """
@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rlray.core.engine import CallSpec
-from rlray.core.exceptions import RaySystemError, TaskCancelledError, TaskUnschedulableError, WorkerCrashedError
+from rlray.core.exceptions import TaskCancelledError, WorkerCrashedError
 from rlray.core.local.loop import Loop
 from rlray.core.local.references import Payload, References
 from rlray.core.local.tasks import Task, batch_to_wire, first_error
 from rlray.core.local.wire import Message
-from rlray.core.resources import Shape, describe, fits
+from rlray.core.resources import Request, Shape
 from rlray.core.serialization import dumps_error
 
 _AHEAD = 0.010  # seconds of work that a worker may be sent ahead
@@ -51,6 +51,12 @@ class Host(Protocol):
     def hold(self) -> None:
         """Call `flush` before anybody waits, or soon."""
 
+    def request(self, spec: CallSpec) -> Request:
+        """What a call of ``spec``, made here and now, asks of the scheduler. Raises TaskUnschedulableError."""
+
+    def captures(self) -> bool:
+        """Whether what is called here and now goes into the caller's placement group."""
+
 
 @dataclass(slots=True)
 class Lease:
@@ -70,7 +76,7 @@ class Lease:
 class Lane:
     """All tasks of one class."""
 
-    request: Shape
+    request: Request
     most: int  # workers to ask for at once: what the machine can hold
     ready: deque[Task] = field(default_factory=deque)
     leases: dict[int, Lease] = field(default_factory=dict)
@@ -78,6 +84,7 @@ class Lane:
     eager: bool = False  # a worker has nothing to do, and what comes next is worth sending to it alone
     least: int = 1  # tasks that are worth waking one more worker for
     full: bool = False  # no lease can take more until something is answered
+    forgotten: bool = False  # there is another one for its class now, or none
 
 
 class Submitter:
@@ -86,12 +93,13 @@ class Submitter:
     def __init__(self, host: Host, total: Shape) -> None:
         self._host = host
         self._total = dict(total)
-        self._lanes: dict[Shape, Lane] = {}
+        self._lanes: dict[Request, Lane] = {}
+        self._here = object()  # stands for this submitter where it must not be kept alive
         self._lane_of: dict[int, Lane] = {}  # by leased worker
         self._known: dict[int, set[bytes]] = {}  # code that a process has already
         self._mean: dict[bytes, float] = {}  # measured seconds per call, by code
         self._contended_until = 0.0
-        self._held: set[Shape] = set()  # lanes with tasks that wait for company
+        self._held: set[Request] = set()  # lanes with tasks that wait for company
 
     def lane(self, spec: CallSpec) -> Lane:
         """The lane for calls of ``spec``.
@@ -99,18 +107,19 @@ class Submitter:
         Raises TaskUnschedulableError if this machine can never run them; ValueError if the function has captured a
         reference of a run that has ended.
         """
-        if spec.code is not None and spec.code.refs:
+        home = spec.home
+        if home is not None and home[0] is self._here and not self._host.captures():
+            return home[1]  # type: ignore[no-any-return]
+        if spec.code is not None:
             for ref in spec.code.refs:
                 self._host.references.entry(ref)
-        lane = self._lanes.get(spec.request)
+        request = self._host.request(spec)
+        lane = self._lanes.get(request)
         if lane is None:
-            if not fits(spec.request, self._total):
-                raise TaskUnschedulableError(
-                    f"task {spec.name!r} asks for {describe(spec.request)}, but the cluster has "
-                    f"{describe(tuple(self._total.items()))} in all; ask for less, or give init() more"
-                )
-            fit = [self._total[name] // parts for name, parts in spec.request]
-            lane = self._lanes[spec.request] = Lane(spec.request, min(fit, default=_ZERO_COST_LEASES))
+            fit = [self._total[name] // parts for name, parts in request.resources]
+            lane = self._lanes[request] = Lane(request, min(fit, default=_ZERO_COST_LEASES))
+        if not request.group:  # groups come and go, and their lanes with them
+            spec.home = (self._here, lane)
         return lane
 
     def enqueue(self, lane: Lane, task: Task) -> None:
@@ -124,6 +133,8 @@ class Submitter:
             if error is not None:
                 self._host.finish(task, error)
                 return
+        if lane.forgotten:  # while the task waited for its arguments
+            lane = self._lanes.setdefault(lane.request, Lane(lane.request, lane.most))
         lane.ready.append(task)
         if lane.eager or (not lane.full and len(lane.ready) >= COMPANY):
             self._pump(lane)
@@ -137,7 +148,9 @@ class Submitter:
     def flush(self) -> None:
         """Send what waits for company."""
         while self._held:
-            self._pump(self._lanes[self._held.pop()])
+            lane = self._lanes.get(self._held.pop())
+            if lane is not None:
+                self._pump(lane)
 
     def tasks(self) -> Iterator[Task]:
         """All that have not ended."""
@@ -210,7 +223,7 @@ class Submitter:
                 if code.id not in known:
                     known.add(code.id)
                     codes[code.id] = code.pickled, host.references.grant(code.refs, worker)
-            host.post(worker, ("tasks", batch_to_wire(batch, worker, host.references), codes))
+            host.post(worker, ("tasks", batch_to_wire(batch, worker, host.references, lane.request), codes))
             self._guard(lane, lease)
 
     def _guard(self, lane: Lane, lease: Lease) -> None:
@@ -241,9 +254,12 @@ class Submitter:
             lane.demanded = wanted
             self._host.tell_node(("demand", lane.request, wanted))
 
-    def granted(self, request: Shape, worker: int) -> None:
+    def granted(self, request: Request, worker: int) -> None:
         """The node leases a worker to this process."""
-        lane = self._lanes[request]
+        lane = self._lanes.get(request)
+        if lane is None:  # its placement group is gone
+            self._host.tell_node(("return", worker))
+            return
         lane.demanded = max(0, lane.demanded - 1)
         running = self._host.sent[worker] = OrderedDict()
         lane.leases[worker] = lease = Lease(worker, running, used=time.monotonic())
@@ -252,13 +268,21 @@ class Submitter:
         if not lease.running:
             self._unused(lane, lease)
 
-    def refused(self, request: Shape, reason: str) -> None:
-        """The node cannot start workers."""
-        lane = self._lanes[request]
+    def refused(self, request: Request, error: bytes) -> None:
+        """The node has no workers for tasks of this class, and says why."""
+        lane = self._lanes.get(request)
+        if lane is None:
+            return
         lane.demanded = 0
-        error: Payload = ("error", dumps_error(RaySystemError(reason)))
         while lane.ready:
-            self._host.finish(lane.ready.popleft(), error)
+            self._host.finish(lane.ready.popleft(), ("error", error))
+        self._forget_if_idle(lane)
+
+    def _forget_if_idle(self, lane: Lane) -> None:
+        """Placement groups come and go: their lanes must not pile up."""
+        if lane.request.group and not (lane.ready or lane.leases or lane.demanded):
+            self._lanes.pop(lane.request, None)
+            lane.forgotten = True
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
@@ -357,6 +381,7 @@ class Submitter:
     def _return(self, lane: Lane, lease: Lease) -> None:
         self._drop(lane, lease)
         self._host.tell_node(("return", lease.worker))
+        self._forget_if_idle(lane)
 
     def _drop(self, lane: Lane, lease: Lease) -> None:
         del lane.leases[lease.worker], self._lane_of[lease.worker], self._host.sent[lease.worker]
@@ -366,7 +391,7 @@ class Submitter:
         """Give back every lease without work; if others wait for resources, keep none for a while."""
         if contended:
             self._contended_until = time.monotonic() + 1.0
-        for lane in self._lanes.values():
+        for lane in list(self._lanes.values()):
             for lease in list(lane.leases.values()):
                 if not lease.running and not lane.ready:
                     self._return(lane, lease)
@@ -381,10 +406,11 @@ class Submitter:
             if force and next(iter(self._host.sent[task.worker])) == task.id:
                 self._host.tell_node(("kill_worker", task.worker))
             return
-        lane = self._lanes[task.spec.request]
-        if task in lane.ready:
-            lane.ready.remove(task)
-            self._state_demand(lane)
+        for lane in self._lanes.values():
+            if task in lane.ready:
+                lane.ready.remove(task)
+                self._state_demand(lane)
+                break
         self._host.finish(task, _cancelled(task))
 
     def worker_gone(self, worker: int, reason: str) -> None:
@@ -410,6 +436,7 @@ class Submitter:
                 lost = [running, *lost]
         self._again(lane, lost)
         self._pump(lane)
+        self._forget_if_idle(lane)
 
 
 def _cancelled(task: Task) -> Payload:

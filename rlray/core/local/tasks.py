@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rlray.core.engine import CallSpec
 from rlray.core.local.references import Entry, Payload, References
 from rlray.core.refs import ObjectRef
+from rlray.core.resources import Request
 from rlray.core.serialization import IMMUTABLE
 
 if TYPE_CHECKING:
@@ -111,14 +112,14 @@ def immutable_arguments(args: tuple[Any, ...]) -> bool:
 _SMALL = 1_000  # characters or bytes
 
 
-def spec_to_wire(spec: CallSpec, once: bool) -> WireSpec:
+def spec_to_wire(spec: CallSpec, once: bool, request: Request) -> WireSpec:
     """What a worker must know to run calls of ``spec``; ``once``: they must not run twice."""
     return (
         spec.code.id if spec.code is not None else spec.method,
         spec.name,
         spec.num_returns,
         once,
-        spec.request,
+        request,
         spec.retry_exceptions,
         spec.max_calls,
         spec.concurrency_group,
@@ -139,8 +140,10 @@ def to_wire(task: Task, to: int, references: References) -> WireTask:
     return (task.id, task.arguments, references.grant(task.refs, to), task.slots, dependencies)
 
 
-def batch_to_wire(tasks: Sequence[Task], to: int, references: References) -> list[tuple[WireSpec, list[WireTask]]]:
-    """Tasks in order, those of one kind that follow each other together."""
+def batch_to_wire(
+    tasks: Sequence[Task], to: int, references: References, request: Request
+) -> list[tuple[WireSpec, list[WireTask]]]:
+    """Tasks of one scheduling class in order, those of one kind that follow each other together."""
     runs: list[tuple[WireSpec, list[WireTask]]] = []
     last: tuple[CallSpec, bool] | None = None
     run: list[WireTask] = []
@@ -148,7 +151,7 @@ def batch_to_wire(tasks: Sequence[Task], to: int, references: References) -> lis
         once = task.retries == 0
         if last is None or last[0] is not task.spec or last[1] is not once:
             last, run = (task.spec, once), []
-            runs.append((spec_to_wire(task.spec, once), run))
+            runs.append((spec_to_wire(task.spec, once, request), run))
         arguments = task.arguments
         run.append((task.id, arguments[1]) if arguments[0] == "args" else to_wire(task, to, references))
     return runs

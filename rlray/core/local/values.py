@@ -11,8 +11,8 @@ from typing import Any
 from rlray.core.exceptions import ObjectStoreFullError, RayTaskError
 from rlray.core.local.loop import Loop
 from rlray.core.local.references import LocalRef, Payload, References, stored
+from rlray.core.local.settings import RunSettings
 from rlray.core.local.store import INLINE_LIMIT, Arena, split
-from rlray.core.local.zygote import RunSettings
 from rlray.core.refs import ObjectRef
 from rlray.core.serialization import IMMUTABLE, Serialized, deserialize, serialize
 
