@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rlray.core.api import init as init
     from rlray.core.api import is_initialized as is_initialized
     from rlray.core.api import kill as kill
+    from rlray.core.api import nodes as nodes
     from rlray.core.api import put as put
     from rlray.core.api import remote as remote
     from rlray.core.api import shutdown as shutdown
@@ -53,6 +54,7 @@ _WHERE = {
     "is_initialized": "rlray.core.api",
     "kill": "rlray.core.api",
     "method": "rlray.core.remote",
+    "nodes": "rlray.core.api",
     "put": "rlray.core.api",
     "remote": "rlray.core.api",
     "shutdown": "rlray.core.api",

@@ -32,6 +32,7 @@ SURFACE = {
     "is_initialized",
     "kill",
     "method",
+    "nodes",
     "put",
     "remote",
     "runtime_env",

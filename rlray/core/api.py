@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import inspect
 import os
+import socket
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -307,6 +308,22 @@ def available_resources() -> dict[str, float]:
     return ensure_running().resources()[1]
 
 
+def nodes() -> list[dict[str, Any]]:
+    """The machines of the run, as Ray describes them. There is one, so the list has one entry."""
+    name = socket.gethostname()
+    return [
+        {
+            "NodeID": ensure_running().context().node_id,
+            "Alive": True,
+            "NodeManagerAddress": "127.0.0.1",
+            "NodeManagerHostname": name,
+            "NodeName": name,
+            "Resources": cluster_resources(),
+            "Labels": {},
+        }
+    ]
+
+
 def get_gpu_ids() -> list[int | str]:
     """The ids of the GPUs that the calling task or actor was given, as in CUDA_VISIBLE_DEVICES: numbers or UUIDs."""
     return [int(gpu) if gpu.isdigit() else gpu for gpu in ensure_running().context().gpu_ids]
@@ -417,6 +434,7 @@ __all__ = [
     "is_initialized",
     "kill",
     "list_named_actors",
+    "nodes",
     "put",
     "remote",
     "shutdown",

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A function or class ready to travel: its pickle is sent to a worker once, later calls name its id."""
+    """A function or class ready to travel: its pickle is sent to a worker once, later calls name its id.
+
+    The references that it captures live as long as it does, and in each process that has received it.
+    """
 
     id: bytes
     name: str
     pickled: bytes
+    refs: tuple[ObjectRef, ...] = ()
 
 
 STREAMING = -1
@@ -60,7 +64,7 @@ def chunked(spec: CallSpec) -> CallSpec:
     if spec.chunk is None:
         code = spec.code
         if code is not None:  # measured on its own: a chunk takes longer than a call
-            code = Code(hashlib.sha1(b"chunk" + code.id, usedforsecurity=False).digest(), code.name, code.pickled)
+            code = replace(code, id=hashlib.sha1(b"chunk" + code.id, usedforsecurity=False).digest())
         spec.chunk = replace(spec, code=code, num_returns=CHUNK)
     return spec.chunk
 

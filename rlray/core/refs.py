@@ -35,7 +35,7 @@ class Source(Protocol):
         """Take the next value, which must be there; None at the end."""
 
     def upcoming_ready(self) -> bool:
-        """Whether the next value, or the end, is there."""
+        """Whether the next value is there."""
 
     def ended(self) -> bool:
         """Whether every value has been taken and there are no more."""
@@ -124,8 +124,8 @@ class ObjectRefGenerator:
     async def __anext__(self) -> ObjectRef:
         import asyncio
 
-        upcoming = self._source.upcoming().future()
-        await asyncio.wait([asyncio.wrap_future(upcoming)])
+        upcoming = asyncio.wrap_future(self._source.upcoming().future())
+        await asyncio.wait([upcoming])
         upcoming.exception()  # an error is for whoever gets the reference
         ref = self._source.settled()
         if ref is None:
@@ -141,7 +141,7 @@ class ObjectRefGenerator:
         return self._source.upcoming()
 
     def next_ready(self) -> bool:
-        """Whether a call of ``next`` would return, or end, at once."""
+        """Whether a call of ``next`` would return a reference at once."""
         return self._source.upcoming_ready()
 
     def is_finished(self) -> bool:

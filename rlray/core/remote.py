@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import update_wrapper
 from typing import Any
@@ -15,18 +16,20 @@ from rlray.core.mapping import Map, Spread
 from rlray.core.options import ACTOR_OPTIONS, METHOD_OPTIONS, TASK_OPTIONS, checked, wish, with_defaults
 from rlray.core.refs import ObjectRef
 from rlray.core.resources import Wish
+from rlray.core.serialization import collecting
 from rlray.core.signatures import METHOD_ATTRIBUTE, MethodTable, Signature, methods_of, signature_of
 
 
 def _code(target: Any, what: str) -> Code:
     try:
-        pickled = cloudpickle.dumps(target, protocol=5)
+        with collecting() as refs:
+            pickled = cloudpickle.dumps(target, protocol=5)
     except Exception as why:  # user-defined pickling may raise anything
         raise TypeError(
             f"{what} cannot be sent to a worker: {why}. Look for what it refers to from outside "
             "(locks, open files, sockets, ...) and create that inside instead"
         ) from why
-    return Code(hashlib.sha1(pickled, usedforsecurity=False).digest(), target.__name__, pickled)
+    return Code(hashlib.sha1(pickled, usedforsecurity=False).digest(), target.__name__, pickled, tuple(refs))
 
 
 def _engine() -> Engine:
@@ -67,6 +70,8 @@ class RemoteFunction:
     def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
         self._function = function
         self._options = checked(options, TASK_OPTIONS, f"the remote function {function.__name__!r}")
+        if inspect.isgeneratorfunction(function):
+            self._options.setdefault("num_returns", "streaming")
         self._name = function.__name__
         self._signature = signature_of(function)
         self._pickled: Code | None = None
@@ -184,7 +189,11 @@ class ActorClass:
             raise ValueError("get_if_exists=True needs a name")
         if self._methods is None:
             self._methods = methods_of(self._class)
-        _check_groups(self._methods, full["concurrency_groups"], name)
+        groups = tuple(full["concurrency_groups"] or ())
+        if self._methods.groups != groups:
+            self._methods = MethodTable(self._methods.methods, groups)
+        for method_name, (_, given) in self._methods.methods.items():
+            _check_group(given.get("concurrency_group"), groups, f"method {method_name!r} of {name!r}")
         if self._pickled is None:
             self._pickled = _code(self._class, f"the actor class {self._class.__name__!r}")
         asked = wish(full, 0, f"actor {name!r}")
@@ -202,14 +211,13 @@ class ActorClass:
         return ActorClass, (self._class, self._options)
 
 
-def _check_groups(methods: MethodTable, groups: Mapping[str, int] | None, what: str) -> None:
-    for name, (_, options) in methods.methods.items():
-        group = options.get("concurrency_group")
-        if group is not None and group not in (groups or {}):
-            raise ValueError(
-                f"method {name!r} is in the concurrency group {group!r}, which the actor class {what!r} does not "
-                f"have; give it: @remote(concurrency_groups={{{group!r}: 2}})"
-            )
+def _check_group(group: str | None, groups: Sequence[str], what: str) -> None:
+    if group is not None and group not in groups:
+        raise ValueError(
+            f"{what} is to run in the concurrency group {group!r}, and the actor has "
+            f"{'only ' + ', '.join(map(repr, groups)) if groups else 'none'}; give the class that group: "
+            f"@remote(concurrency_groups={{{group!r}: 2}})"
+        )
 
 
 class ActorCaller:
@@ -246,7 +254,7 @@ class ActorHandle:
             )
         signature, options = methods[name]
         options = {"max_task_retries": self._max_task_retries, **options}
-        found = ActorMethod(self._life, name, self._class_name, signature, options)
+        found = ActorMethod(self._life, name, self._class_name, signature, options, self._methods.groups)
         self.__dict__[name] = found  # from here on Python finds it without asking again
         return found
 
@@ -274,10 +282,16 @@ class ActorMethod:
     """One method of one actor: ``handle.method.remote(...)`` returns a reference at once."""
 
     def __init__(
-        self, life: ObjectRef, name: str, class_name: str, signature: Signature, options: Mapping[str, Any]
+        self,
+        life: ObjectRef,
+        name: str,
+        class_name: str,
+        signature: Signature,
+        options: Mapping[str, Any],
+        groups: Sequence[str],
     ) -> None:
         self._life, self._name, self._class_name = life, name, class_name
-        self._signature, self._options = signature, options
+        self._signature, self._options, self._groups = signature, options, groups
         full = with_defaults(options, METHOD_OPTIONS)
         self._spec = CallSpec(
             full["name"] or name,
@@ -310,7 +324,9 @@ class ActorMethod:
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options, for this use only."""
         given = checked(options, METHOD_OPTIONS, f"the method {self._class_name}.{self._name}")
-        return ActorMethod(self._life, self._name, self._class_name, self._signature, {**self._options, **given})
+        _check_group(given.get("concurrency_group"), self._groups, f"method {self._name!r} of {self._class_name!r}")
+        merged = {**self._options, **given}
+        return ActorMethod(self._life, self._name, self._class_name, self._signature, merged, self._groups)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(

@@ -50,7 +50,8 @@ _collector = _Collector()
 
 
 @contextmanager
-def _collecting() -> Iterator[list[ObjectRef]]:
+def collecting() -> Iterator[list[ObjectRef]]:
+    """What this thread pickles inside may hold references; they end up in the list."""
     before, _collector.found = _collector.found, []
     try:
         yield _collector.found
@@ -79,7 +80,7 @@ def serialize(value: Any) -> Serialized:
 
     if _is_plain(value, 3):
         return Serialized(pickle.dumps(value, 5, buffer_callback=keep), buffers, [])
-    with _collecting() as refs:
+    with collecting() as refs:
         data = tensors.dumps(value, keep)
     return Serialized(data, buffers, refs)
 

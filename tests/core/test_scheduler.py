@@ -74,6 +74,18 @@ def test_a_worker_that_waits_lends_its_cpu() -> None:
     assert not only(plan.StartWorker, scheduler.demand(DRIVER, one, 1))
 
 
+def test_a_worker_that_retires_frees_what_it_held_and_is_not_used_again() -> None:
+    scheduler = make(cpus=1, gpus=1)
+    request = ask({"CPU": 1, "GPU": 1})
+    worker = lease(scheduler, request)
+    assert not only(plan.StartWorker, scheduler.demand(DRIVER, request, 1))
+    assert [type(one) for one in scheduler.retired(DRIVER, worker)] == [plan.StartWorker]
+    scheduler.validate()
+    assert not scheduler.retired(DRIVER, worker), "a second time it holds nothing"
+    assert not scheduler.died(worker, b"")
+    scheduler.validate()
+
+
 def test_gpus_are_given_whole_or_shared_but_never_both() -> None:
     scheduler = make(cpus=8, gpus=2)
     half, whole = ask({"GPU": 0.5}), ask({"GPU": 1})

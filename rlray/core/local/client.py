@@ -140,6 +140,8 @@ class Client(Engine):
         options: Mapping[str, Any],
     ) -> ObjectRef:
         self.check_alive()
+        for ref in code.refs:
+            self.references.entry(ref)  # of this run
         request = self._wishes.request(asked, exc.ActorUnschedulableError, f"actor {code.name!r}")
         namespace = options["namespace"] or self.settings.namespace
         name = (namespace, options["name"]) if options["name"] else None
@@ -155,7 +157,7 @@ class Client(Engine):
             ),  # the node never looks inside
             "code": code.pickled,
             "arguments": arguments,
-            "refs": [ref.binary() for ref in refs],
+            "refs": [ref.binary() for ref in (*code.refs, *refs)],
             "slots": parts.slots,
             "dependencies": [ref.binary() for ref in parts.dependencies],
             "namespace": namespace,
@@ -175,7 +177,7 @@ class Client(Engine):
             bool(parts.dependencies),
         )
         with self.loop.lock:
-            self._own_actors[actor.id] = (detached, [*refs, *parts.dependencies])
+            self._own_actors[actor.id] = (detached, [*code.refs, *refs, *parts.dependencies])
             self.actors.created(life)
         if name is None:  # nobody can object: no need to wait for an answer
             self.tell_node(("actor_create", 0, actor, False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import os
 import pickle
@@ -14,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from itertools import starmap
+from itertools import islice, starmap
 from typing import TYPE_CHECKING, Any
 
 from rlray.core.engine import CHUNK, STREAMING, ActorInfo
@@ -26,6 +27,7 @@ from rlray.core.local.jobs import Answer, Answers, Job, receive
 from rlray.core.local.references import Payload
 from rlray.core.local.tasks import put_together
 from rlray.core.local.wire import Message
+from rlray.core.refs import ObjectRef
 from rlray.core.resources import Request, amounts
 from rlray.core.serialization import IMMUTABLE, deserialize, dumps_error
 
@@ -36,6 +38,7 @@ _SHORT = 0.0005  # seconds: calls shorter than this share a message with the nex
 _HOLD = 0.001  # seconds an answer is held back at most
 _SHORT_TYPES = IMMUTABLE - {str, bytes}
 _BLOCKED_AFTER = 0.010  # seconds in `get` after which the CPU is lent to others
+_UNNEEDED_AFTER = 0.050  # seconds between two looks whether somebody still needs a process that wants to end
 
 
 @dataclass(slots=True)
@@ -63,9 +66,10 @@ class Executor:
         self._client = client
         self._gpus = gpus
         self._queue: deque[Job | Callable[[], None]] = deque()
-        self._codes: dict[bytes, bytes] = {}
+        self._codes: dict[bytes, tuple[bytes, Sequence[ObjectRef]]] = {}  # with the references that it captures
         self._functions: dict[Any, Callable[..., Any]] = {}
         self._calls: dict[Any, int] = {}  # of functions with max_calls
+        self._departure: bytes | None = None  # the actor ends for this reason, once its calls under way have ended
         self._leaving = False
         self._actor: _ActorState | None = None
         self.answers = Answers(client)
@@ -102,7 +106,8 @@ class Executor:
         """Take a message that is for this half."""
         match message:
             case ("tasks", runs, codes):
-                self._codes.update(codes)
+                for code_id, (pickled, captured) in codes.items():
+                    self._codes[code_id] = pickled, self._client.references.receive(captured)
                 jobs = receive(sender, runs, self._client.references)
                 if self._actor is not None and self._actor.concurrency is not None:
                     self._actor.concurrency.start(jobs)
@@ -121,6 +126,8 @@ class Executor:
             case ("consumed", task_id, count):
                 if task_id in self._consumed:
                     self._consumed[task_id] = count
+            case ("end",):
+                self._end_when_unneeded()
             case ("node_lost",):
                 os._exit(1)
 
@@ -234,6 +241,13 @@ class Executor:
                 self._leaving = True  # the caller sends no more, then has this process ended
                 self._give_back(job.caller, None, "leaving")
 
+    def _end_when_unneeded(self) -> None:
+        """The caller needs this process no more: end it once nobody else needs a value that it owns."""
+        if self._client.references.needed():
+            self._client.loop.call_later(_UNNEEDED_AFTER, self._end_when_unneeded)
+        else:
+            self._client.tell_node(("kill_worker", self._client.process))
+
     def perform(self, job: Job) -> Answer:
         """Run a job to its end; returns the answer."""
         try:
@@ -243,8 +257,9 @@ class Executor:
             function, args, kwargs = self.prepare(job)
             result = function(*args, **kwargs)
             if job.spec.num_returns == STREAMING:
-                self._stream(job, result)
-                return (job.id, (), None, False)
+                with self.stream(job, result, Iterator):
+                    self._send_all(job, result)
+                return (job.id, [], None, False)
             self.answers.measured(job.spec.target, time.perf_counter() - began)
             return self.answer(job, result)
         except KeyboardInterrupt as error:
@@ -273,7 +288,9 @@ class Executor:
 
     def _load(self, target: Any) -> Callable[..., Any]:
         if self._actor is None:
-            return pickle.loads(self._codes[target])  # type: ignore[no-any-return]
+            return pickle.loads(self._codes[target][0])  # type: ignore[no-any-return]
+        if target == "__ray_call__":
+            return lambda function, *args, **kwargs: function(self._actor.instance, *args, **kwargs)  # type: ignore[union-attr]
         if target == "__ray_ready__":
             return lambda: True
         if target == "__ray_terminate__":
@@ -289,11 +306,13 @@ class Executor:
         if count == 1:
             if type(result) in IMMUTABLE and not (isinstance(result, str | bytes) and len(result) > 10_000):
                 return (job.id, result)
+            if inspect.isgenerator(result):
+                result = next(result)
             return (job.id, [self._pack(job, result)], None, False)
         if count == 0:
             return (job.id, [], None, False)
         if inspect.isgenerator(result):
-            result = tuple(result)
+            result = tuple(islice(result, count))
         if not isinstance(result, tuple | list) or len(result) != count:
             got = f"{len(result)} values" if isinstance(result, tuple | list) else type(result).__name__
             raise ValueError(
@@ -322,7 +341,7 @@ class Executor:
     def failed(self, job: Job, error: BaseException) -> Answer:
         """What a job has raised, ready to travel."""
         if isinstance(error, ActorExit) and self._actor is not None:
-            return self._leave(job, error)
+            return self._leave(job)
         actor = self._actor
         where = f"pid={os.getpid()}" + (f", actor {actor.class_name}" if actor is not None else "")
         name = f"{actor.class_name}.{job.spec.name}" if actor is not None else job.spec.name
@@ -330,19 +349,30 @@ class Executor:
         retry = isinstance(error, pickle.loads(retried)) if isinstance(retried, bytes) else retried
         return (job.id, [], ("error", dumps_error(task_error(name, error, where))), retry)
 
-    def _leave(self, job: Job, error: ActorExit) -> Answer:
-        """The actor ends for good of its own accord; the node does it."""
+    def _leave(self, job: Job) -> Answer:
+        """The actor ends for good of its own accord: no call begins any more, and those under way end.
+
+        What is not answered by then, this call too, fails when the node tells of the end.
+        """
         actor = self._actor
         assert actor is not None
-        reason = dumps_error(ActorDiedError(f"actor {actor.class_name} has ended by exit_actor()"))
-        if job.spec.target == "__ray_terminate__":
-            reason = dumps_error(ActorDiedError(f"actor {actor.class_name} was ended by __ray_terminate__"))
-            self.answers.add(job.caller, (job.id, None))
+        terminated = job.spec.target == "__ray_terminate__"
+        how = "was ended by __ray_terminate__" if terminated else "has ended by exit_actor()"
+        self._departure = dumps_error(ActorDiedError(f"actor {actor.class_name} {how}"))
+        if actor.concurrency is not None:
+            actor.concurrency.close()
         else:
-            self.answers.add(job.caller, (job.id, [], ("error", reason), False))
+            self._queue.appendleft(self.depart)  # which does not return
+        return (b"", [], None, False)  # nobody knows a task of this id
+
+    def depart(self) -> None:
+        """End this process, which is an actor's: what was registered with `atexit` runs, then the node ends it."""
+        assert self._actor is not None
         self.flush()
-        self._client.tell_node(("actor_failed", actor.id, reason))
-        return (b"", [], None, False)  # the job has been answered: nobody knows this one
+        atexit._run_exitfuncs()
+        logs.flush()
+        self._client.tell_node(("actor_failed", self._actor.id, self._departure))
+        self._client.loop.run_until(lambda: False)
 
     def cancelled(self, job: Job) -> Answer:
         """The answer of a job that was cancelled."""
@@ -397,24 +427,26 @@ class Executor:
 
     # -- generators --------------------------------------------------------------------------------------------------
 
-    def _stream(self, job: Job, values: Any) -> None:
-        self.check_streams(job, values, Iterator)
+    def _send_all(self, job: Job, values: Iterator[Any]) -> None:
         for index, value in enumerate(values):
             self.send_yielded(job, index, value)
             if self.is_ahead(job, index):
                 self._client.loop.run_until(partial(self._may_go_on, job, index))
                 self.check_interrupt()
-        self._consumed.pop(job.id, None)
 
-    def check_streams(self, job: Job, values: Any, kind: type) -> None:
-        """Raise if a job that should be a generator is none."""
+    @contextmanager
+    def stream(self, job: Job, values: Any, kind: type) -> Iterator[None]:
+        """Around the time in which a job sends what it yields. Raises TypeError if it is no generator."""
         if not isinstance(values, kind):
             raise TypeError(
                 f"{job.spec.name} has num_returns='streaming' but returned {type(values).__name__}, not a generator; "
                 "use yield, or another num_returns"
             )
-        if job.spec.backpressure:
-            self._consumed[job.id] = 0
+        self._consumed[job.id] = 0
+        try:
+            yield
+        finally:
+            del self._consumed[job.id]
 
     def send_yielded(self, job: Job, index: int, value: Any) -> None:
         """Value number ``index`` leaves at once."""

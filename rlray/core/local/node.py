@@ -98,6 +98,9 @@ class Node:
     def _on_blocked(self, worker: int, blocked: bool) -> None:
         self._do(self._scheduler.blocked(worker, blocked))
 
+    def _on_retire(self, client: int, worker: int) -> None:
+        self._do(self._scheduler.retired(client, worker))
+
     def _on_kill_worker(self, client: int, worker: int) -> None:
         self._do([do.KillWorker(worker)])
 

@@ -318,6 +318,11 @@ class References:
         if entry.released is not None:
             entry.released()
 
+    def needed(self) -> bool:
+        """Whether anybody else waits for, or holds, a value that this process owns."""
+        entries = self.entries.values()
+        return any(one.owned and (one.holders or (one.payload is None and one.released is None)) for one in entries)
+
     def is_gone(self, process: int) -> bool:
         """Whether a process is known to be dead."""
         return process in self._gone

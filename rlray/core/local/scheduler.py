@@ -79,6 +79,16 @@ class Scheduler:
             return []
         return [*self._retire(lease), *self._dispatch()]
 
+    def retired(self, client: int, worker: int) -> list[Instruction]:
+        """``client`` gives a lease back, and the worker takes no other: it ends by itself."""
+        lease = self.workers.get(worker)
+        if lease is None or lease.state != "leased" or lease.lessee != client:
+            return []
+        self._release(lease)
+        self.workers.withdraw(lease)
+        lease.state = "dying"
+        return list(self._dispatch())
+
     def blocked(self, worker: int, blocked: bool) -> list[Instruction]:
         """A worker began or ended to wait in ``get``."""
         record = self.workers.get(worker)

@@ -102,10 +102,17 @@ class Submitter:
         self._held: set[Request] = set()  # lanes with tasks that wait for company
 
     def lane(self, spec: CallSpec) -> Lane:
-        """The lane for calls of ``spec``. Raises TaskUnschedulableError if this machine can never run them."""
+        """The lane for calls of ``spec``.
+
+        Raises TaskUnschedulableError if this machine can never run them; ValueError if the function has captured a
+        reference of a run that has ended.
+        """
         home = spec.home
         if home is not None and home[0] is self._here and not self._host.captures():
             return home[1]  # type: ignore[no-any-return]
+        if spec.code is not None:
+            for ref in spec.code.refs:
+                self._host.references.entry(ref)
         request = self._host.request(spec)
         lane = self._lanes.get(request)
         if lane is None:
@@ -216,7 +223,7 @@ class Submitter:
                 assert code is not None
                 if code.id not in known:
                     known.add(code.id)
-                    codes[code.id] = code.pickled
+                    codes[code.id] = code.pickled, host.references.grant(code.refs, worker)
             host.post(worker, ("tasks", batch_to_wire(batch, worker, host.references, lane.request), codes))
             self._guard(lane, lease)
 
@@ -303,7 +310,8 @@ class Submitter:
     def _left(self, lane: Lane, lease: Lease) -> None:
         """A worker that wanted to end has nothing left to answer."""
         self._drop(lane, lease)
-        self._host.tell_node(("kill_worker", lease.worker))
+        self._host.tell_node(("retire", lease.worker))
+        self._host.post(lease.worker, ("end",))
 
     def again(self, task: Task) -> None:
         """Run a task once more, whose function raised what it may be retried for."""
