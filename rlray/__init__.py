@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rlray import actor as actor
     from rlray import exceptions as exceptions
+    from rlray import util as util
     from rlray.core.api import RuntimeContext as RuntimeContext
     from rlray.core.api import available_resources as available_resources
     from rlray.core.api import cancel as cancel
     from rlray.core.api import cluster_resources as cluster_resources
+    from rlray.core.api import empty as empty
     from rlray.core.api import get as get
     from rlray.core.api import get_actor as get_actor
     from rlray.core.api import get_gpu_ids as get_gpu_ids
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from rlray.core.api import init as init
     from rlray.core.api import is_initialized as is_initialized
     from rlray.core.api import kill as kill
+    from rlray.core.api import nodes as nodes
     from rlray.core.api import put as put
     from rlray.core.api import remote as remote
     from rlray.core.api import shutdown as shutdown
@@ -42,6 +45,7 @@ _WHERE = {
     "available_resources": "rlray.core.api",
     "cancel": "rlray.core.api",
     "cluster_resources": "rlray.core.api",
+    "empty": "rlray.core.api",
     "get": "rlray.core.api",
     "get_actor": "rlray.core.api",
     "get_gpu_ids": "rlray.core.api",
@@ -50,12 +54,13 @@ _WHERE = {
     "is_initialized": "rlray.core.api",
     "kill": "rlray.core.api",
     "method": "rlray.core.remote",
+    "nodes": "rlray.core.api",
     "put": "rlray.core.api",
     "remote": "rlray.core.api",
     "shutdown": "rlray.core.api",
     "wait": "rlray.core.api",
 }
-_MODULES = ("actor", "envs", "exceptions", "train")
+_MODULES = ("actor", "envs", "exceptions", "runtime_env", "train", "util")
 
 __all__ = [*sorted(_WHERE), *_MODULES]
 

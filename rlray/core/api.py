@@ -5,15 +5,20 @@ from __future__ import annotations
 import atexit
 import inspect
 import os
+import socket
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from rlray.core import engine as engines
 from rlray.core.engine import Context, Engine
 from rlray.core.exceptions import ActorExit
 from rlray.core.refs import ObjectRef, ObjectRefGenerator
 from rlray.core.remote import ActorClass, ActorHandle, RemoteFunction
+from rlray.core.runtime_env import RuntimeEnv, known_good, parsed
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _init_lock = threading.Lock()
 
@@ -24,6 +29,9 @@ def init(
     num_gpus: float | None = None,
     resources: Mapping[str, float] | None = None,
     object_store_memory: int | None = None,
+    object_spilling_directory: str | os.PathLike[str] | None = None,
+    memory: float | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
     namespace: str | None = None,
     ignore_reinit_error: bool = False,
     log_to_driver: bool = True,
@@ -56,6 +64,11 @@ def init(
         num_gpus: How many GPUs; those that CUDA may use by default.
         resources: Amounts of further resources by name, for tasks and actors that ask for them.
         object_store_memory: Bytes of shared memory at most; 30 % of the machine's by default. Taken only as used.
+        object_spilling_directory: Where values go that do not fit in memory; a folder of the run in the place for
+            temporary files by default. What was written there is removed at the end.
+        memory: Bytes of memory that tasks and actors may book with ``memory=``; by default what the machine has
+            less the object store. Booking sets nothing aside and limits nothing: it decides who runs at once.
+        runtime_env: What all tasks and actors are set up with, see `rlray.core.runtime_env.RuntimeEnv`.
         namespace: Where named actors live if nothing else is said; one of its own by default.
         ignore_reinit_error: Do nothing if the runtime is up, instead of raising.
         log_to_driver: Print what workers print, prefixed ``(name pid=...)``.
@@ -79,7 +92,14 @@ def init(
         if engine == "inline":
             from rlray.core.inline.engine import start as start_inline
 
-            started = start_inline(num_cpus=num_cpus, num_gpus=num_gpus, resources=resources, namespace=namespace)
+            started = start_inline(
+                num_cpus=num_cpus,
+                num_gpus=num_gpus,
+                resources=resources,
+                memory=memory,
+                runtime_env=runtime_env,
+                namespace=namespace,
+            )
         elif engine == "local":
             from rlray.core.local.launch import start
 
@@ -88,6 +108,9 @@ def init(
                 num_gpus=num_gpus,
                 resources=resources,
                 object_store_memory=object_store_memory,
+                object_spilling_directory=object_spilling_directory,
+                memory=memory,
+                runtime_env=runtime_env,
                 namespace=namespace,
                 log_to_driver=log_to_driver,
                 log_dir=log_dir,
@@ -148,7 +171,10 @@ def get(refs: ObjectRef | Sequence[ObjectRef], *, timeout: float | None = None) 
     """The value of a reference, or the list of values of a list of references.
 
     Guarantees: arrays of more than 100 KB are views of shared memory, not copies, and read-only; they stay valid as
-    long as they are referenced. While a task waits here, its CPU is lent to others.
+    long as they are referenced (``array.copy()`` gives one to write to; a tensor that ``torch.from_numpy`` makes of one
+    must not be written to, as torch warns). Torch tensors on the CPU are no copies either; torch lets them be written
+    to, and what is written is seen in that one result only. While a task waits here, its CPU
+    is lent to others.
 
     Raises: the error of the first task that failed (an instance of the original's class and of RayTaskError);
     GetTimeoutError after ``timeout`` seconds, saying what is missing; TypeError for anything but references.
@@ -162,8 +188,11 @@ def get(refs: ObjectRef | Sequence[ObjectRef], *, timeout: float | None = None) 
 def put(value: Any) -> ObjectRef:
     """Store a value once, for any number of readers; returns its reference.
 
+    Guarantees: arrays and tensors are copied once, those of `empty` not at all. When memory is full, values of this
+    process that nobody reads or holds elsewhere at this moment go to disk; they are read from there like any others.
+
     Raises: TypeError for a reference (it would be a reference to a reference) or something that cannot be pickled;
-    ObjectStoreFullError if there is no room.
+    ObjectStoreFullError if there is no room for a while; it says who holds what.
     """
     if isinstance(value, ObjectRef):
         raise TypeError(
@@ -172,7 +201,27 @@ def put(value: Any) -> ObjectRef:
     return (engines.peek() or ensure_running()).put(value)
 
 
+_MANY = 100  # references that take long to look at one by one
 Waitable = ObjectRef | ObjectRefGenerator
+
+
+def empty(shape: int | Sequence[int], dtype: Any = float, *, order: Literal["C", "F"] = "C") -> np.ndarray[Any, Any]:
+    """An array of arbitrary content that already lies in the object store, as ``numpy.empty``.
+
+    Guarantees: when the whole array (or a reshaped or transposed view of all of it, or a tensor that shares its memory)
+    is returned from a task or an actor's method, or given to `put`, alone or inside another value, nothing is copied,
+    and the array is read-only from then on. Giving it away again shares the same memory. Its memory is free again
+    when the array, its views, and all values that it is part of are gone. Of an array that was only partly given
+    away, that part is copied as usual, and the array stays writable. Arrays of up to 100 KB, which travel inside
+    messages, are ordinary ones of numpy.
+
+    Do not write through views made before the array was given away: numpy does not know them, so they stay writable,
+    and readers would see what is written.
+
+    Raises: TypeError for a dtype that holds Python objects; ValueError for another order than "C" or "F", or a
+    shape that numpy refuses; ObjectStoreFullError if there is no room.
+    """
+    return ensure_running().empty(shape, dtype, order)  # type: ignore[no-any-return]
 
 
 def wait(
@@ -186,8 +235,11 @@ def wait(
     Raises: TypeError for anything but a list of references and generators; ValueError for duplicates, or a
     ``num_returns`` that is not between 1 and their number.
     """
-    kinds = set(map(type, refs)) if isinstance(refs, list | tuple) else set()
-    if kinds and any(issubclass(kind, ObjectRefGenerator) for kind in kinds):
+    if type(refs) is list and num_returns == 1 and len(refs) > _MANY and len(set(refs)) == len(refs):
+        at = (engines.peek() or ensure_running()).first_ready(refs)
+        if at is not None:  # what lies behind is looked at when its turn comes
+            return [refs[at]], refs[:at] + refs[at + 1 :]
+    if isinstance(refs, list | tuple) and ObjectRefGenerator in set(map(type, refs)):
         return _wait_for_generators(refs, num_returns, timeout)
     checked = _reference_list(refs, "wait")
     if len(set(checked)) != len(checked):
@@ -265,6 +317,19 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     return ActorHandle(life, info.class_name, info.methods, info.max_task_retries)
 
 
+def list_named_actors(all_namespaces: bool = False) -> list[Any]:
+    """The names of living actors in this namespace, sorted. Ray's ``ray.util.list_named_actors``.
+
+    With ``all_namespaces``, instead ``{"name": ..., "namespace": ...}`` for each in any namespace.
+    """
+    engine = ensure_running()
+    found = sorted(engine.named_actors())
+    if all_namespaces:
+        return [{"name": name, "namespace": namespace} for namespace, name in found]
+    here = engine.context().namespace
+    return [name for namespace, name in found if namespace == here]
+
+
 def cluster_resources() -> dict[str, float]:
     """Amounts by name that the runtime has in all."""
     return ensure_running().resources()[0]
@@ -273,6 +338,22 @@ def cluster_resources() -> dict[str, float]:
 def available_resources() -> dict[str, float]:
     """Amounts by name that are free now."""
     return ensure_running().resources()[1]
+
+
+def nodes() -> list[dict[str, Any]]:
+    """The machines of the run, as Ray describes them. There is one, so the list has one entry."""
+    name = socket.gethostname()
+    return [
+        {
+            "NodeID": ensure_running().context().node_id,
+            "Alive": True,
+            "NodeManagerAddress": "127.0.0.1",
+            "NodeManagerHostname": name,
+            "NodeName": name,
+            "Resources": cluster_resources(),
+            "Labels": {},
+        }
+    ]
 
 
 def get_gpu_ids() -> list[int | str]:
@@ -322,6 +403,24 @@ class RuntimeContext:
         """Ids of assigned accelerators by kind."""
         return {"GPU": list(self._context.gpu_ids)}
 
+    def get_placement_group_id(self) -> str | None:
+        """The placement group that this code runs in."""
+        return self._context.placement_group_id
+
+    @property
+    def should_capture_child_tasks_in_placement_group(self) -> bool:
+        """Whether what is started here goes into the same placement group."""
+        return self._context.captures
+
+    @property
+    def runtime_env(self) -> RuntimeEnv:
+        """What this code was set up with, and its tasks and actors are by default."""
+        return known_good(parsed(self._context.environment))
+
+    def get_runtime_env_string(self) -> str:
+        """The same as JSON."""
+        return self._context.environment or "{}"
+
     @property
     def current_actor(self) -> ActorHandle:
         """A handle to the actor that this process is. Raises RuntimeError outside of an actor."""
@@ -357,6 +456,7 @@ __all__ = [
     "available_resources",
     "cancel",
     "cluster_resources",
+    "empty",
     "exit_actor",
     "get",
     "get_actor",
@@ -365,6 +465,8 @@ __all__ = [
     "init",
     "is_initialized",
     "kill",
+    "list_named_actors",
+    "nodes",
     "put",
     "remote",
     "shutdown",

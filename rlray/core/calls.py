@@ -6,9 +6,10 @@ import inspect
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
-from rlray.core.exceptions import ActorDiedError
+from rlray.core.exceptions import ActorDiedError, ActorUnschedulableError, RayTaskError, RuntimeEnvSetupError
 from rlray.core.refs import ObjectRef
 from rlray.core.serialization import IMMUTABLE, dumps_error
 
@@ -63,12 +64,17 @@ def immutable_arguments(args: tuple[Any, ...]) -> bool:
     return True
 
 
-def several_results(name: str, count: int, result: Any) -> Sequence[Any]:
-    """What a call with ``num_returns=count``, not 1, has returned, one by one. Raises ValueError for a wrong count."""
+def results_of(name: str, count: int, result: Any) -> Sequence[Any]:
+    """What a call with ``num_returns=count`` has returned, one by one; a generator is run for as many as are needed.
+
+    Raises: ValueError for a wrong count; whatever a generator raises.
+    """
     if count == 0:
         return ()
+    if count == 1:
+        return (next(result) if inspect.isgenerator(result) else result,)
     if inspect.isgenerator(result):
-        result = tuple(result)
+        result = tuple(islice(result, count))
     if not isinstance(result, tuple | list) or len(result) != count:
         got = f"{len(result)} values" if isinstance(result, tuple | list) else type(result).__name__
         raise ValueError(f"{name} has num_returns={count} but returned {got}; return a tuple or list of {count}")
@@ -85,10 +91,14 @@ def check_generator(name: str, result: Any, kind: type) -> None:
 
 
 def as_call_error(cause: bytes | None) -> bytes:
-    """The pickled ActorDiedError that calls get; an error of the constructor becomes its cause."""
+    """The pickled error that calls get: ActorDiedError, whose cause is an error of the constructor.
+
+    That the actor could not even be placed has errors of its own.
+    """
     if cause is None:
         return dumps_error(ActorDiedError("the actor is dead"))
     error = pickle.loads(cause)
-    if isinstance(error, ActorDiedError):
+    if isinstance(error, ActorDiedError | ActorUnschedulableError | RuntimeEnvSetupError):
         return cause
-    return dumps_error(ActorDiedError(f"the actor's constructor raised, so it never lived:\n{error}", error))
+    text = f"the actor's constructor raised, so it never lived:\n{error}"
+    return dumps_error(ActorDiedError(text, error.as_instanceof_cause() if isinstance(error, RayTaskError) else error))

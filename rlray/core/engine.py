@@ -6,27 +6,40 @@ worker processes, ``rlray.core.inline`` runs everything in the calling process.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from rlray.core.refs import ObjectRef
-from rlray.core.resources import Shape
+from rlray.core.mapping import Chunk, SingleCalls
+from rlray.core.resources import Wish
 from rlray.core.signatures import MethodTable
+
+if TYPE_CHECKING:
+    from rlray.core.placement_groups import GroupTable
+    from rlray.core.refs import ObjectRef
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A function or class ready to travel: its pickle is sent to a worker once, later calls name its id."""
+    """A function or class ready to travel: its pickle is sent to a worker once, later calls name its id.
+
+    The references that it captures live as long as it does, and in each process that has received it.
+    """
 
     id: bytes
     name: str
     pickled: bytes
+    refs: tuple[ObjectRef, ...] = ()
 
 
 STREAMING = -1
 """``CallSpec.num_returns`` of a generator: one reference per value that it yields."""
+
+
+CHUNK = -2
+"""``CallSpec.num_returns`` of a chunk of `rlray.core.mapping.Map`: one result per item."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,10 +52,22 @@ class CallSpec:
     num_returns: int = 1
     max_retries: int = 0  # -1: without end
     retry_exceptions: bool | bytes = False  # errors of user code that are retried: a pickled tuple of classes, or all
-    request: Shape = ()
+    wish: Wish = field(default_factory=Wish)
     max_calls: int = 0  # a worker ends after so many calls of the function; 0: never
     concurrency_group: str | None = None
     backpressure: int = 0  # values that a generator may be ahead of its reader; 0: any number
+    chunk: CallSpec | None = None  # what `chunked` has made of it
+    home: tuple[Any, Any] | None = None  # the engine's: where its calls go, found at the first one
+
+
+def chunked(spec: CallSpec) -> CallSpec:
+    """The specification of many calls of ``spec`` in one."""
+    if spec.chunk is None:
+        code = spec.code
+        if code is not None:  # measured on its own: a chunk takes longer than a call
+            code = replace(code, id=hashlib.sha1(b"chunk" + code.id, usedforsecurity=False).digest())
+        spec.chunk = replace(spec, code=code, num_returns=CHUNK)
+    return spec.chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +96,18 @@ class Context:
     resources: Mapping[str, float] = field(default_factory=dict)
     gpu_ids: Sequence[str] = ()
     was_restarted: bool = False
+    placement_group_id: str | None = None
+    captures: bool = False  # what is started here goes into the same placement group
+    environment: str = ""
 
 
 class Engine(ABC):
     """Runs tasks and actors. Every method may be called from any thread."""
+
+    @property
+    @abstractmethod
+    def groups(self) -> GroupTable:
+        """What the engine does for placement groups."""
 
     @abstractmethod
     def submit(self, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -88,7 +121,7 @@ class Engine(ABC):
         methods: MethodTable,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        request: Shape,
+        asked: Wish,
         options: Mapping[str, Any],
     ) -> ObjectRef:
         """Start an actor; the reference stands for its life: the actor ends when the last such reference is gone.
@@ -100,9 +133,19 @@ class Engine(ABC):
     def call(self, actor: ObjectRef, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a method; returns as `submit` does. Calls of one caller run in the order they were made."""
 
+    def chunk(self, spec: CallSpec, actor: ObjectRef | None, items: tuple[Any, ...]) -> Chunk:
+        """Start a call for each item, of a function or of an actor's method; an engine may send them together."""
+        if actor is None:
+            return SingleCalls(self, [self.submit(spec, (item,), {}) for item in items])
+        return SingleCalls(self, [self.call(actor, spec, (item,), {}) for item in items])
+
     @abstractmethod
     def find_actor(self, name: str, namespace: str | None) -> tuple[ObjectRef, ActorInfo]:
         """The living actor of that name. Raises ValueError if there is none."""
+
+    @abstractmethod
+    def named_actors(self) -> list[tuple[str, str]]:
+        """(namespace, name) of every living actor that has a name."""
 
     @abstractmethod
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
@@ -113,10 +156,18 @@ class Engine(ABC):
         """Store a value, copied once."""
 
     @abstractmethod
+    def empty(self, shape: Any, dtype: Any, order: Literal["C", "F"]) -> Any:
+        """An array that lies where `put` would copy it to."""
+
+    @abstractmethod
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         """Ready and unready references, each in the order given."""
+
+    def first_ready(self, refs: Sequence[ObjectRef]) -> int | None:
+        """The index of the first that has a value, if that is quickly found. They may not all be references."""
+        return None
 
     @abstractmethod
     def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:

@@ -9,10 +9,13 @@ RayError
 │   ├── ActorDiedError               ... and never will
 │   └── ActorUnavailableError        ... at this moment: it is being restarted
 ├── TaskUnschedulableError           this machine can never run the task
+├── TaskPlacementGroupRemoved        the placement group that the task was to run in is gone
 ├── ActorUnschedulableError          this machine can never hold the actor
+│   └── ActorPlacementGroupRemoved   ... since its placement group is gone
+├── RuntimeEnvSetupError             no worker could be set up with the runtime environment
 ├── ObjectLostError                  the value is gone
 │   └── OwnerDiedError               ... with the process that owned it
-├── ObjectStoreFullError             no memory left for a value
+├── ObjectStoreFullError             no memory left for a value, not even by spilling
 └── RaySystemError                   the runtime itself failed
     └── RayChannelError              a process of the runtime went away
 """
@@ -24,9 +27,12 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from rlray.core.hints import hint
+
 __all__ = [
     "ActorDiedError",
     "ActorExit",
+    "ActorPlacementGroupRemoved",
     "ActorUnavailableError",
     "ActorUnschedulableError",
     "GetTimeoutError",
@@ -38,7 +44,9 @@ __all__ = [
     "RayError",
     "RaySystemError",
     "RayTaskError",
+    "RuntimeEnvSetupError",
     "TaskCancelledError",
+    "TaskPlacementGroupRemoved",
     "TaskUnschedulableError",
     "WorkerCrashedError",
 ]
@@ -100,6 +108,24 @@ class ActorUnschedulableError(RayError):
     """The actor asks for more than this machine has in all."""
 
 
+class TaskPlacementGroupRemoved(RayError):
+    """The placement group that the task was to run in has been removed."""
+
+    def __init__(self, message: str = "the placement group of this task has been removed") -> None:
+        super().__init__(message)
+
+
+class ActorPlacementGroupRemoved(ActorUnschedulableError):
+    """The placement group that the actor was to live in has been removed."""
+
+    def __init__(self, message: str = "the placement group of this actor has been removed") -> None:
+        super().__init__(message)
+
+
+class RuntimeEnvSetupError(RayError):
+    """No worker could be set up with the runtime environment; the message says why."""
+
+
 class ObjectLostError(RayError):
     """The value behind a reference no longer exists."""
 
@@ -109,7 +135,7 @@ class OwnerDiedError(ObjectLostError):
 
 
 class ObjectStoreFullError(RayError):
-    """No room for a value in the object store; the message says how large the store and the value are."""
+    """No room for a value in the object store, and what is there cannot go to disk; the message says who holds what."""
 
 
 class RaySystemError(RayError):
@@ -186,5 +212,5 @@ def task_error(function_name: str, error: BaseException, where: str) -> RayTaskE
     tb = error.__traceback__
     while tb is not None and "/rlray/core/" in tb.tb_frame.f_code.co_filename.replace("\\", "/"):
         tb = tb.tb_next
-    text = "".join(traceback.format_exception(type(error), error, tb or error.__traceback__))
+    text = "".join(traceback.format_exception(type(error), error, tb or error.__traceback__)) + hint(error)
     return RayTaskError(function_name, text, error, where)

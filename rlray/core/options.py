@@ -7,7 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rlray.core import resources
+from rlray.core.placement_groups import PlacementGroup, check_room
+from rlray.core.resources import MEMORY, Wish, shape
+from rlray.core.runtime_env import RuntimeEnv, canonical
+from rlray.core.scheduling_strategies import NAMES, NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class Option:
     types: tuple[type, ...]
     valid: Callable[[Any], bool] = lambda value: True
     expected: str = ""  # says what ``valid`` wants
+    convert: Callable[[Any], Any] | None = None  # checks a value further, and gives the one to keep
 
 
 def _at_least(low: float) -> Callable[[Any], bool]:
@@ -25,11 +29,23 @@ def _at_least(low: float) -> Callable[[Any], bool]:
 
 
 def _custom_only(value: Any) -> bool:
-    return value is None or not {"CPU", "GPU"} & set(value)
+    return value is None or not {"CPU", "GPU", MEMORY, "object_store_memory"} & set(value)
 
 
 def _not_empty(value: Any) -> bool:
     return value is None or bool(value)
+
+
+def _known_strategy(value: Any) -> bool:
+    return not isinstance(value, str) or value in NAMES
+
+
+def _group_or_default(value: Any) -> bool:
+    return not isinstance(value, str) or value == "default"
+
+
+def _environment(value: Any) -> Any:
+    return None if value is None else RuntimeEnv(**value)
 
 
 def _returns(value: Any) -> bool:
@@ -52,9 +68,21 @@ _COMMON = {
     "num_cpus": _AMOUNT,
     "num_gpus": _AMOUNT,
     "resources": Option(
-        None, (Mapping, _NONE), _custom_only, "custom resources only; use num_cpus and num_gpus for CPU and GPU"
+        None, (Mapping, _NONE), _custom_only, "custom resources only; use num_cpus, num_gpus and memory for those"
     ),
+    "memory": _AMOUNT,
     "name": _NAME,
+    "runtime_env": Option(None, (Mapping, _NONE), convert=_environment),
+    "scheduling_strategy": Option(
+        None,
+        (str, PlacementGroupSchedulingStrategy, NodeAffinitySchedulingStrategy, _NONE),
+        _known_strategy,
+        f"{' or '.join(map(repr, NAMES))}, a PlacementGroupSchedulingStrategy or a NodeAffinitySchedulingStrategy",
+    ),
+    # The older spelling of PlacementGroupSchedulingStrategy, which Ray still takes.
+    "placement_group": Option("default", (PlacementGroup, str, _NONE), _group_or_default, "a PlacementGroup"),
+    "placement_group_bundle_index": Option(-1, (int,)),
+    "placement_group_capture_child_tasks": Option(None, (bool, _NONE)),
 }
 _NUM_RETURNS = Option(1, (int, str), _returns, "at least 0, or 'streaming'")
 _RETRY_EXCEPTIONS = Option(False, (bool, list, tuple), _exceptions, "True, False or a list of exception classes")
@@ -90,11 +118,12 @@ METHOD_OPTIONS: dict[str, Option] = {
 
 
 def checked(given: Mapping[str, Any], table: Mapping[str, Option], what: str) -> dict[str, Any]:
-    """Return ``given`` unchanged if every option is in ``table`` and its value is right.
+    """Return ``given`` if every option is in ``table`` and its value is right.
 
     Raises: ValueError for an unknown option, naming the nearest and all valid ones, or for a wrong value; TypeError for
     a value of a wrong type.
     """
+    kept = dict(given)
     for name, value in given.items():
         option = table.get(name)
         if option is None:
@@ -106,7 +135,9 @@ def checked(given: Mapping[str, Any], table: Mapping[str, Option], what: str) ->
             raise TypeError(f"option {name!r} of {what} must be {names}, got {type(value).__name__} {value!r}")
         if not option.valid(value):
             raise ValueError(f"option {name!r} of {what} must be {option.expected}, got {value!r}")
-    return dict(given)
+        if option.convert is not None:
+            kept[name] = option.convert(value)
+    return kept
 
 
 def with_defaults(given: Mapping[str, Any], table: Mapping[str, Option]) -> dict[str, Any]:
@@ -114,13 +145,45 @@ def with_defaults(given: Mapping[str, Any], table: Mapping[str, Option]) -> dict
     return {name: given.get(name, option.default) for name, option in table.items()}
 
 
-def request(options: Mapping[str, Any], default_cpus: float) -> resources.Shape:
-    """The resources that a task or actor with ``options`` asks for."""
+def wish(options: Mapping[str, Any], default_cpus: float, what: str) -> Wish:
+    """What a task or actor with ``options`` asks for.
+
+    Raises: ValueError if it fits no bundle of the placement group that it names.
+    """
     cpus = options.get("num_cpus")
-    return resources.shape(
+    asked = shape(
         {
             "CPU": default_cpus if cpus is None else cpus,
             "GPU": options.get("num_gpus"),
+            MEMORY: options.get("memory"),
             **(options.get("resources") or {}),
         }
     )
+    environment = canonical(options.get("runtime_env"))
+    strategy = _strategy(options)
+    if isinstance(strategy, PlacementGroupSchedulingStrategy):
+        group, index = strategy.placement_group or PlacementGroup.empty(), strategy.placement_group_bundle_index
+        bundles = tuple(shape(bundle) for bundle in group.bundle_specs)
+        if not group.is_empty:
+            check_room(asked, bundles, index, what)
+        elif index != -1:
+            raise ValueError(f"placement_group_bundle_index of {what} is {index!r}, but no placement_group is given")
+        capture = strategy.placement_group_capture_child_tasks
+        return Wish(asked, environment, group.id.binary(), index, bundles, capture)
+    if isinstance(strategy, NodeAffinitySchedulingStrategy):
+        return Wish(asked, environment, b"", node="" if strategy.soft else strategy.node_id)
+    return Wish(asked, environment, None if strategy is None else b"")
+
+
+def _strategy(options: Mapping[str, Any]) -> Any:
+    """The scheduling strategy, also where it is given in the older spelling."""
+    strategy, group = options.get("scheduling_strategy"), options.get("placement_group", "default")
+    index = options.get("placement_group_bundle_index", -1)
+    if strategy is not None:
+        if group in ("default", None) and index == -1:
+            return strategy
+        raise ValueError("scheduling_strategy and placement_group are two spellings of the same; give the first only")
+    if group == "default" and index == -1:
+        return None
+    capture = options.get("placement_group_capture_child_tasks")
+    return PlacementGroupSchedulingStrategy(None if group == "default" else group, index, capture)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rlray.core import engine as engines
 from rlray.core.serialization import note_reference
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Source(Protocol):
         """Take the next value, which must be there; None at the end."""
 
     def upcoming_ready(self) -> bool:
-        """Whether the next value, or the end, is there."""
+        """Whether the next value is there."""
 
     def ended(self) -> bool:
         """Whether every value has been taken and there are no more."""
@@ -94,9 +95,7 @@ class ObjectRef:
 
 def _load(object_id: bytes) -> ObjectRef:
     """Unpickling: this process becomes a holder of the value."""
-    from rlray.core.engine import current
-
-    return current().adopt(object_id)
+    return engines.current().adopt(object_id)
 
 
 class ObjectRefGenerator:
@@ -125,8 +124,8 @@ class ObjectRefGenerator:
     async def __anext__(self) -> ObjectRef:
         import asyncio
 
-        upcoming = self._source.upcoming().future()
-        await asyncio.wait([asyncio.wrap_future(upcoming)])
+        upcoming = asyncio.wrap_future(self._source.upcoming().future())
+        await asyncio.wait([upcoming])
         upcoming.exception()  # an error is for whoever gets the reference
         ref = self._source.settled()
         if ref is None:
@@ -142,7 +141,7 @@ class ObjectRefGenerator:
         return self._source.upcoming()
 
     def next_ready(self) -> bool:
-        """Whether a call of ``next`` would return, or end, at once."""
+        """Whether a call of ``next`` would return a reference at once."""
         return self._source.upcoming_ready()
 
     def is_finished(self) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import update_wrapper
 from typing import Any
 
@@ -11,20 +12,24 @@ import cloudpickle
 
 from rlray.core import engine as engines
 from rlray.core.engine import STREAMING, CallSpec, Code, Engine
-from rlray.core.options import ACTOR_OPTIONS, METHOD_OPTIONS, TASK_OPTIONS, checked, request, with_defaults
+from rlray.core.mapping import Map, Spread
+from rlray.core.options import ACTOR_OPTIONS, METHOD_OPTIONS, TASK_OPTIONS, checked, wish, with_defaults
 from rlray.core.refs import ObjectRef
+from rlray.core.resources import Wish
+from rlray.core.serialization import collecting
 from rlray.core.signatures import METHOD_ATTRIBUTE, MethodTable, Signature, methods_of, signature_of
 
 
 def _code(target: Any, what: str) -> Code:
     try:
-        pickled = cloudpickle.dumps(target, protocol=5)
+        with collecting() as refs:
+            pickled = cloudpickle.dumps(target, protocol=5)
     except Exception as why:  # user-defined pickling may raise anything
         raise TypeError(
             f"{what} cannot be sent to a worker: {why}. Look for what it refers to from outside "
             "(locks, open files, sockets, ...) and create that inside instead"
         ) from why
-    return Code(hashlib.sha1(pickled, usedforsecurity=False).digest(), target.__name__, pickled)
+    return Code(hashlib.sha1(pickled, usedforsecurity=False).digest(), target.__name__, pickled, tuple(refs))
 
 
 def _engine() -> Engine:
@@ -45,6 +50,16 @@ def _retried(exceptions: Any) -> bool | bytes:
     return exceptions if isinstance(exceptions, bool) else bytes(cloudpickle.dumps(tuple(exceptions), protocol=5))
 
 
+def _map(
+    engine: Engine, spec: CallSpec, actor: ObjectRef | None, items: Iterable[Any], name: str, signature: Signature
+) -> Map:
+    signature.check(name, (None,), {})
+    if spec.num_returns != 1:
+        raise ValueError(f"{name}.map() gives one reference per item, but {name} has another num_returns; use remote()")
+    cpus = int(engine.resources()[0].get("CPU", 1)) if actor is None else 1
+    return Map(engine, lambda chunk: engine.chunk(spec, actor, chunk), items, max(1, cpus))
+
+
 class RemoteFunction:
     """A function that runs as a task: ``f.remote(...)`` returns a reference at once.
 
@@ -55,11 +70,13 @@ class RemoteFunction:
     def __init__(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
         self._function = function
         self._options = checked(options, TASK_OPTIONS, f"the remote function {function.__name__!r}")
+        if inspect.isgeneratorfunction(function):
+            self._options.setdefault("num_returns", "streaming")
         self._name = function.__name__
         self._signature = signature_of(function)
         self._pickled: Code | None = None
         self._spec: CallSpec | None = None
-        request(self._options, default_cpus=1)  # wrong amounts are told here
+        self._wish = wish(self._options, 1, f"task {self._name!r}")  # wrong amounts are told here
         update_wrapper(self, function)
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
@@ -67,15 +84,30 @@ class RemoteFunction:
         self._signature.check(self._name, args, kwargs)
         engine = engines.peek() or _engine()
         if self._spec is None:
-            self._spec = self._make_spec(self._options)
+            self._spec = self._make_spec(self._options, self._wish)
         return engine.submit(self._spec, args, kwargs)
+
+    def map(self, items: Iterable[Any]) -> Map:
+        """A task per item of any iterable, also an endless one: millions a second, because they travel in chunks.
+
+        Guarantees: as `rlray.core.mapping.Map` says: one reference per item, in order; errors, retries and crashes
+        concern their own item; few items are under way at a time. References among the items arrive as values.
+
+        Raises: ValueError if the function has other than one result; TaskUnschedulableError as `remote` does.
+        """
+        return _map(_engine(), self._own_spec(), None, items, self._name, self._signature)
+
+    def _own_spec(self) -> CallSpec:
+        if self._spec is None:
+            self._spec = self._make_spec(self._options, self._wish)
+        return self._spec
 
     def options(self, **options: Any) -> TaskCaller:
         """The same function with other options, for this use only."""
         given = checked(options, TASK_OPTIONS, f"the remote function {self._name!r}")
         return TaskCaller(self, {**self._options, **given})
 
-    def _make_spec(self, options: Mapping[str, Any]) -> CallSpec:
+    def _make_spec(self, options: Mapping[str, Any], asked: Wish) -> CallSpec:
         if self._pickled is None:
             self._pickled = _code(self._function, f"the remote function {self._name!r}")
         full = with_defaults(options, TASK_OPTIONS)
@@ -85,7 +117,7 @@ class RemoteFunction:
             num_returns=_count(full["num_returns"]),
             max_retries=full["max_retries"],
             retry_exceptions=_retried(full["retry_exceptions"]),
-            request=request(full, default_cpus=1),
+            wish=asked,
             max_calls=full["max_calls"],
             backpressure=max(0, full["_generator_backpressure_num_objects"]),
         )
@@ -104,15 +136,22 @@ class TaskCaller:
     def __init__(self, function: RemoteFunction, options: Mapping[str, Any]) -> None:
         self._function, self._options = function, options
         self._spec: CallSpec | None = None
-        request(options, default_cpus=1)  # wrong amounts are told here
+        self._wish = wish(options, 1, f"task {function._name!r}")  # wrong amounts are told here
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Start the task."""
         self._function._signature.check(self._function._name, args, kwargs)
-        engine = engines.peek() or _engine()
+        return (engines.peek() or _engine()).submit(self._own_spec(), args, kwargs)
+
+    def map(self, items: Iterable[Any]) -> Map:
+        """A task per item; see `RemoteFunction.map`."""
+        function = self._function
+        return _map(_engine(), self._own_spec(), None, items, function._name, function._signature)
+
+    def _own_spec(self) -> CallSpec:
         if self._spec is None:
-            self._spec = self._function._make_spec(self._options)
-        return engine.submit(self._spec, args, kwargs)
+            self._spec = self._function._make_spec(self._options, self._wish)
+        return self._spec
 
 
 class ActorClass:
@@ -150,10 +189,15 @@ class ActorClass:
             raise ValueError("get_if_exists=True needs a name")
         if self._methods is None:
             self._methods = methods_of(self._class)
-        _check_groups(self._methods, full["concurrency_groups"], name)
+        groups = tuple(full["concurrency_groups"] or ())
+        if self._methods.groups != groups:
+            self._methods = MethodTable(self._methods.methods, groups)
+        for method_name, (_, given) in self._methods.methods.items():
+            _check_group(given.get("concurrency_group"), groups, f"method {method_name!r} of {name!r}")
         if self._pickled is None:
             self._pickled = _code(self._class, f"the actor class {self._class.__name__!r}")
-        life = engine.create_actor(self._pickled, self._methods, args, kwargs, request(full, default_cpus=0), full)
+        asked = wish(full, 0, f"actor {name!r}")
+        life = engine.create_actor(self._pickled, self._methods, args, kwargs, asked, full)
         return ActorHandle(life, name, self._methods, full["max_task_retries"])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -167,14 +211,13 @@ class ActorClass:
         return ActorClass, (self._class, self._options)
 
 
-def _check_groups(methods: MethodTable, groups: Mapping[str, int] | None, what: str) -> None:
-    for name, (_, options) in methods.methods.items():
-        group = options.get("concurrency_group")
-        if group is not None and group not in (groups or {}):
-            raise ValueError(
-                f"method {name!r} is in the concurrency group {group!r}, which the actor class {what!r} does not "
-                f"have; give it: @remote(concurrency_groups={{{group!r}: 2}})"
-            )
+def _check_group(group: str | None, groups: Sequence[str], what: str) -> None:
+    if group is not None and group not in groups:
+        raise ValueError(
+            f"{what} is to run in the concurrency group {group!r}, and the actor has "
+            f"{'only ' + ', '.join(map(repr, groups)) if groups else 'none'}; give the class that group: "
+            f"@remote(concurrency_groups={{{group!r}: 2}})"
+        )
 
 
 class ActorCaller:
@@ -211,7 +254,7 @@ class ActorHandle:
             )
         signature, options = methods[name]
         options = {"max_task_retries": self._max_task_retries, **options}
-        found = ActorMethod(self._life, name, self._class_name, signature, options)
+        found = ActorMethod(self._life, name, self._class_name, signature, options, self._methods.groups)
         self.__dict__[name] = found  # from here on Python finds it without asking again
         return found
 
@@ -239,10 +282,16 @@ class ActorMethod:
     """One method of one actor: ``handle.method.remote(...)`` returns a reference at once."""
 
     def __init__(
-        self, life: ObjectRef, name: str, class_name: str, signature: Signature, options: Mapping[str, Any]
+        self,
+        life: ObjectRef,
+        name: str,
+        class_name: str,
+        signature: Signature,
+        options: Mapping[str, Any],
+        groups: Sequence[str],
     ) -> None:
         self._life, self._name, self._class_name = life, name, class_name
-        self._signature, self._options = signature, options
+        self._signature, self._options, self._groups = signature, options, groups
         full = with_defaults(options, METHOD_OPTIONS)
         self._spec = CallSpec(
             full["name"] or name,
@@ -260,10 +309,24 @@ class ActorMethod:
         self._signature.check(self._name, args, kwargs)
         return (engines.peek() or engines.current()).call(self._life, self._spec, args, kwargs)
 
+    def map(self, items: Iterable[Any]) -> Map:
+        """A call per item of any iterable, in order; see `RemoteFunction.map`."""
+        return _map(engines.current(), self._spec, self._life, items, self._name, self._signature)
+
+    @staticmethod
+    def map_over(methods: Sequence[ActorMethod], items: Iterable[Any]) -> Map:
+        """As `map`, over the same method of several actors: each item goes to an actor that has little to do."""
+        engine, first = engines.current(), methods[0]
+        first._signature.check(first._name, (None,), {})
+        calls = [(method._spec, method._life) for method in methods]
+        return Map(engine, Spread(engine, calls), items, len(calls))
+
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options, for this use only."""
         given = checked(options, METHOD_OPTIONS, f"the method {self._class_name}.{self._name}")
-        return ActorMethod(self._life, self._name, self._class_name, self._signature, {**self._options, **given})
+        _check_group(given.get("concurrency_group"), self._groups, f"method {self._name!r} of {self._class_name!r}")
+        merged = {**self._options, **given}
+        return ActorMethod(self._life, self._name, self._class_name, self._signature, merged, self._groups)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(

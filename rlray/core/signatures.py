@@ -64,32 +64,37 @@ def signature_of(target: Any) -> Signature:
 
 
 class MethodTable:
-    """The methods of an actor class: by name, their signature and the options given with ``@method``.
+    """The methods of an actor class: by name, their signature and the options given with ``@method``; and the names of
+    its concurrency groups.
 
     It travels with every handle, so it is pickled once and loaded once per process.
     """
 
-    __slots__ = ("_pickled", "methods")
+    __slots__ = ("_pickled", "groups", "methods")
 
-    def __init__(self, methods: Mapping[str, tuple[Signature, Mapping[str, Any]]]) -> None:
+    def __init__(
+        self, methods: Mapping[str, tuple[Signature, Mapping[str, Any]]], groups: tuple[str, ...] = ()
+    ) -> None:
         self.methods = methods
+        self.groups = groups
         self._pickled: bytes | None = None
 
     def __reduce__(self) -> tuple[Any, tuple[bytes]]:
         if self._pickled is None:
-            self._pickled = cloudpickle.dumps(self.methods, protocol=5)
+            self._pickled = cloudpickle.dumps((self.methods, self.groups), protocol=5)
         return _table, (self._pickled,)
 
 
 @lru_cache(maxsize=1024)
 def _table(pickled: bytes) -> MethodTable:
-    table = MethodTable(pickle.loads(pickled))
+    table = MethodTable(*pickle.loads(pickled))
     table._pickled = pickled
     return table
 
 
 _NO_ARGUMENTS = Signature(inspect.Signature())
 _EVERY_ACTOR: dict[str, tuple[Signature, Mapping[str, Any]]] = {
+    "__ray_call__": (Signature(None), {}),
     "__ray_ready__": (_NO_ARGUMENTS, {}),
     "__ray_terminate__": (_NO_ARGUMENTS, {}),
 }
@@ -100,8 +105,10 @@ def methods_of(cls: type) -> MethodTable:
     found: dict[str, tuple[Signature, Mapping[str, Any]]] = dict(_EVERY_ACTOR)
     for name, member in inspect.getmembers(cls, callable):
         if not name.startswith("__") or name == "__call__":
-            options = getattr(member, METHOD_ATTRIBUTE, {})
-            found[name] = _method_signature(cls, name, member), checked(options, METHOD_OPTIONS, f"the method {name!r}")
+            options = checked(getattr(member, METHOD_ATTRIBUTE, {}), METHOD_OPTIONS, f"the method {name!r}")
+            if inspect.isgeneratorfunction(member) or inspect.isasyncgenfunction(member):
+                options.setdefault("num_returns", "streaming")
+            found[name] = _method_signature(cls, name, member), options
     return MethodTable(found)
 
 

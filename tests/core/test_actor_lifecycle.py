@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import os
 import signal
+import threading
 import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +258,176 @@ def test_calls_made_before_the_last_handle_went_are_carried_out() -> None:
 def test_many_short_lives() -> None:
     for i in range(15):
         assert rlray.get(Worker.remote(i).add.remote(), timeout=20) == i + 1
+
+
+# -- leaving of one's own accord -------------------------------------------------------------------------------------
+
+
+@rlray.remote(max_restarts=2, max_task_retries=2)
+class Leaver:
+    """A method that leaves, in an ordinary actor or, with ``max_concurrency``, in one with threads."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+
+    def leave(self) -> None:
+        rlray.actor.exit_actor()
+
+    def write(self, path: Path, text: str) -> str:
+        with path.open("a") as file:
+            file.write(text)
+        return text
+
+    def write_at_exit(self, path: Path) -> None:
+        atexit.register(path.write_text, "bye")
+
+    def hold(self) -> str:
+        self.gate.wait(30)
+        return "held"
+
+    def release(self, after: float) -> None:
+        threading.Timer(after, self.gate.set).start()
+
+    def leave_in_a_generator(self) -> Iterator[int]:
+        yield 1
+        rlray.actor.exit_actor()
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+@rlray.remote(max_restarts=2, max_task_retries=2)
+class AsyncLeaver:
+    """The same with coroutines."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+
+    async def leave(self) -> None:
+        rlray.actor.exit_actor()
+
+    async def write(self, path: Path, text: str) -> str:
+        with path.open("a") as file:
+            file.write(text)
+        return text
+
+    async def write_at_exit(self, path: Path) -> None:
+        atexit.register(path.write_text, "bye")
+
+    async def hold(self) -> str:
+        await self.gate.wait()
+        return "held"
+
+    async def release(self, after: float) -> None:
+        asyncio.get_running_loop().call_later(after, self.gate.set)
+
+    async def leave_in_a_generator(self) -> AsyncIterator[int]:
+        yield 1
+        rlray.actor.exit_actor()
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+
+LEAVERS = {"sync": Leaver, "threads": Leaver.options(max_concurrency=3), "async": AsyncLeaver}
+every_leaver = pytest.mark.parametrize("kind", LEAVERS)
+
+
+@every_leaver
+def test_exit_actor_ends_it_for_good(kind: str) -> None:
+    """Whatever ``max_restarts`` and ``max_task_retries`` say."""
+    actor = LEAVERS[kind].remote()
+    pid = rlray.get(actor.pid.remote(), timeout=20)
+    with pytest.raises(ActorDiedError, match=r"exit_actor\(\)"):
+        rlray.get(actor.leave.remote(), timeout=20)
+    with pytest.raises(ActorDiedError, match=r"exit_actor\(\)"):
+        rlray.get(actor.pid.remote(), timeout=20)
+    assert wait_until(lambda: not alive(pid), 10)
+
+
+def test_exit_actor_with_calls_before_and_behind(tmp_path: Path) -> None:
+    """Those before are carried out, those behind are not."""
+    log, actor = tmp_path / "log", Leaver.remote()
+    before = [actor.write.remote(log, "b") for _ in range(20)]
+    leaving = actor.leave.remote()
+    behind = [actor.write.remote(log, "x") for _ in range(20)]
+    assert rlray.get(before, timeout=20) == ["b"] * 20
+    for ref in (leaving, *behind):
+        with pytest.raises(ActorDiedError, match="exit_actor"):
+            rlray.get(ref, timeout=20)
+    assert log.read_text() == "b" * 20
+
+
+@pytest.mark.parametrize("kind", ["threads", "async"])
+def test_calls_under_way_end_before_the_actor_does(kind: str, tmp_path: Path) -> None:
+    log, actor = tmp_path / "log", LEAVERS[kind].remote()
+    held = actor.hold.remote()
+    rlray.get(actor.release.remote(0.5), timeout=20)
+    leaving = actor.leave.remote()
+    with pytest.raises(ActorDiedError):
+        rlray.get(leaving, timeout=20)
+    late = actor.write.remote(log, "x")
+    assert rlray.get(held, timeout=20) == "held"
+    with pytest.raises(ActorDiedError):
+        rlray.get(late, timeout=20)
+    assert not log.exists()
+
+
+@every_leaver
+def test_exit_actor_inside_a_generator(kind: str) -> None:
+    first, last = list(LEAVERS[kind].remote().leave_in_a_generator.remote())
+    assert rlray.get(first) == 1
+    with pytest.raises(ActorDiedError, match="exit_actor"):
+        rlray.get(last, timeout=20)
+
+
+@every_leaver
+def test_functions_registered_with_atexit_run(kind: str, tmp_path: Path) -> None:
+    actor = LEAVERS[kind].remote()
+    rlray.get(actor.write_at_exit.remote(tmp_path / "note"), timeout=20)
+    pid = rlray.get(actor.pid.remote(), timeout=20)
+    with pytest.raises(ActorDiedError):
+        rlray.get(actor.leave.remote(), timeout=20)
+    assert wait_until(lambda: not alive(pid), 10)
+    assert (tmp_path / "note").read_text() == "bye"
+
+
+def test_exit_actor_frees_its_name_and_resources() -> None:
+    actor = Leaver.options(name="leaver", num_cpus=4).remote()
+    with pytest.raises(ActorDiedError):
+        rlray.get(actor.leave.remote(), timeout=20)
+    again = Leaver.options(name="leaver", num_cpus=4).remote()
+    assert rlray.get(again.pid.remote(), timeout=20)
+    rlray.kill(again)
+
+
+def test_exit_actor_outside_of_an_actor() -> None:
+    with pytest.raises(TypeError, match="outside of an actor"):
+        rlray.actor.exit_actor()
+    with pytest.raises(TypeError, match="outside of an actor"):
+        rlray.get(rlray.remote(lambda: rlray.actor.exit_actor()).remote(), timeout=20)
+
+
+@every_leaver
+def test_terminate_lets_earlier_calls_finish(kind: str, tmp_path: Path) -> None:
+    log, actor = tmp_path / "log", LEAVERS[kind].remote()
+    earlier = [actor.write.remote(log, "b") for _ in range(20)]
+    end = actor.__ray_terminate__.remote()
+    behind = actor.write.remote(log, "x")
+    assert rlray.get(earlier, timeout=20) == ["b"] * 20
+    with pytest.raises(ActorDiedError, match="__ray_terminate__"):
+        rlray.get(end, timeout=20)
+    if kind == "sync":  # with threads and coroutines calls that are made together may start together
+        with pytest.raises(ActorDiedError, match="__ray_terminate__"):
+            rlray.get(behind, timeout=20)
+        assert log.read_text() == "b" * 20
+    with pytest.raises(ActorDiedError, match="__ray_terminate__"):
+        rlray.get(actor.pid.remote(), timeout=20)
+
+
+def test_ready_and_call() -> None:
+    actor = Worker.remote(3)
+    assert rlray.get(actor.__ray_ready__.remote(), timeout=20) is True
+    assert rlray.get(actor.__ray_call__.remote(lambda self, more: self.value + more, 4), timeout=20) == 7
+    with pytest.raises(ActorDiedError, match="constructor says no"):
+        rlray.get(Broken.remote("no").__ray_ready__.remote(), timeout=20)

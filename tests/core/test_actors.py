@@ -146,6 +146,27 @@ def test_inheritance_and_class_attributes() -> None:
     assert rlray.get(Grandchild.remote(7).describe.remote()) == "grandchild 7!"
 
 
+def test_class_methods_and_static_methods() -> None:
+    @rlray.remote
+    class Shop:
+        open = 8
+
+        @classmethod
+        def hours(cls, length: int) -> tuple[str, int]:
+            return cls.__name__, cls.open + length
+
+        @staticmethod
+        def price(amount: int, *, each: int = 3) -> int:
+            return amount * each
+
+    shop = Shop.remote()
+    assert rlray.get([shop.hours.remote(10), shop.price.remote(2), shop.price.remote(2, each=5)]) == [
+        ("Shop", 18),
+        6,
+        10,
+    ]
+
+
 def test_class_without_a_constructor_and_private_methods() -> None:
     @rlray.remote
     class Bare:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import functools
+import gc
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import rlray
 from tests.support import Driver, run_driver
 
 SCALE = 10
+
+
+@rlray.remote
+class Counter:
+    def __init__(self) -> None:
+        self.value = 0
+
+    def add(self) -> int:
+        self.value += 1
+        return self.value
 
 
 def scaled(value: int) -> int:
@@ -86,6 +98,42 @@ class TestInOneProgram:
             return [n, *rlray.get(countdown.remote(n - 1))] if n else [0]
 
         assert rlray.get(countdown.remote(3)) == [3, 2, 1, 0]
+
+    def test_captured_references_and_handles(self) -> None:
+        """What a function captures lives as long as it does, wherever the function goes."""
+        array, counter = rlray.put(np.arange(100_000)), Counter.remote()
+
+        @rlray.remote
+        def total() -> int:
+            rlray.get(counter.add.remote())
+            return int(rlray.get(array).sum())
+
+        @rlray.remote
+        class Nested:
+            def total(self) -> int:
+                return int(rlray.get(total.remote()))
+
+        @rlray.remote
+        def nested() -> int:
+            return int(rlray.get(total.remote()))
+
+        refs = [total.remote() for _ in range(4)] + [nested.remote(), Nested.remote().total.remote()]
+        assert rlray.get(refs, timeout=20) == [4_999_950_000] * 6
+        assert rlray.get(counter.add.remote(), timeout=20) == 7
+
+    def test_only_the_function_holds_what_it_captures(self) -> None:
+        def make() -> Callable[..., rlray.ObjectRef]:
+            array = rlray.put(np.arange(100_000))
+            return rlray.remote(lambda: int(rlray.get(array)[-1])).remote
+
+        last = make()
+        gc.collect()
+        assert rlray.get([last() for _ in range(4)], timeout=20) == [99_999] * 4
+
+    def test_chunks_of_map_have_what_is_captured_too(self) -> None:
+        offset = rlray.put(5)
+        add = rlray.remote(lambda x: x + rlray.get(offset))
+        assert list(add.map(range(100)).results()) == list(range(5, 105))
 
     def test_the_wrapped_function_keeps_its_name_and_docstring(self) -> None:
         @rlray.remote

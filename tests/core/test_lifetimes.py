@@ -231,6 +231,9 @@ def test_references_and_handles_of_an_ended_run_are_refused() -> None:
     ref = rlray.put("old")
     actor = rlray.remote(type("Old", (), {"call": lambda self: 1})).remote()
     rlray.get(actor.call.remote())
+    captured = rlray.put("captured")
+    reader = rlray.remote(lambda: rlray.get(captured))
+    assert rlray.get(reader.remote()) == "captured"
     rlray.shutdown()
     rlray.init(num_cpus=1)
     try:
@@ -238,7 +241,9 @@ def test_references_and_handles_of_an_ended_run_are_refused() -> None:
             rlray.get(ref, timeout=5)
         with pytest.raises((RayError, ValueError, RuntimeError)):
             rlray.get(actor.call.remote(), timeout=5)
-        del ref, actor
+        with pytest.raises(ValueError, match="belongs to a run that has ended"):
+            reader.remote()
+        del ref, actor, reader
         gc.collect()
         assert rlray.get(rlray.put("new")) == "new"
     finally:

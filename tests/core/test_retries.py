@@ -164,3 +164,16 @@ def test_a_worker_killed_from_outside_while_it_works(tmp_path: Path) -> None:
     victim = int(pid_file.read_text())
     os.kill(victim, signal.SIGKILL)
     assert rlray.get(ref, timeout=30) != victim
+
+
+def test_what_a_dead_process_had_put_is_lost_and_says_so() -> None:
+    """Results belong to the process that asked for them and stay; what a task has put itself goes with its process."""
+
+    @rlray.remote(max_retries=0)
+    def pid_and_value() -> tuple[int, rlray.ObjectRef]:
+        return os.getpid(), rlray.put("mine")
+
+    pid, value = rlray.get(pid_and_value.remote(), timeout=20)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(rlray.exceptions.OwnerDiedError):
+        rlray.get(value, timeout=20)

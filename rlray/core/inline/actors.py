@@ -18,12 +18,12 @@ from rlray.core.calls import as_call_error, check_generator
 from rlray.core.engine import ActorInfo, CallSpec
 from rlray.core.exceptions import ActorDiedError, ActorExit, ActorUnavailableError, task_error
 from rlray.core.inline.jobs import Job, running, where
+from rlray.core.inline.ledger import Grant, lending
 from rlray.core.inline.values import Entry, InlineRef, Payload, Values
 from rlray.core.serialization import dumps_error
 
 if TYPE_CHECKING:
     from rlray.core.inline.engine import Inline
-    from rlray.core.inline.ledger import Grant
 
 _ASYNC_CONCURRENCY = 1_000
 _STOP_TIMEOUT = 5.0  # seconds for the coroutines of an actor to end
@@ -60,7 +60,7 @@ class Actor(ABC):
         self.restarts = 0
         self.construct = construct  # what its constructor is given
         construct.actor = self
-        self.grant: Grant | None = engine.ledger.take(construct.spec.request)
+        self.grant: Grant | None = None
         self._engine, self._values, self._runner = engine, engine.values, engine.runner
         self._class = cls
         self._instance: Any = None
@@ -99,7 +99,11 @@ class Actor(ABC):
     def method(self, name: str) -> Callable[..., Any]:
         """What a call of that name calls."""
         if name not in self._methods:
-            known: dict[str, Callable[..., Any]] = {"__ray_ready__": _ready, "__ray_terminate__": _terminate}
+            known: dict[str, Callable[..., Any]] = {
+                "__ray_call__": partial(_call_with, self._instance),
+                "__ray_ready__": _ready,
+                "__ray_terminate__": _terminate,
+            }
             self._methods[name] = known.get(name) or getattr(self._instance, name)
         return self._methods[name]
 
@@ -121,7 +125,7 @@ class Actor(ABC):
                 self.end(payload[1])
                 return False
         job.thread = threading.get_ident()
-        with self._engine.ledger.lending(self._runner.grant_here()):
+        with lending(self._runner.grant_here()):
             return contextvars.Context().run(self._make_here)
 
     def _make_here(self) -> bool:
@@ -443,6 +447,10 @@ def kind_of(cls: type, options: Mapping[str, Any]) -> tuple[type[Actor], int]:
     if options["concurrency_groups"] or (limit or 1) > 1:
         return Threaded, limit or 1
     return Serial, 1
+
+
+def _call_with(instance: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(instance, *args, **kwargs)
 
 
 def _ready() -> bool:

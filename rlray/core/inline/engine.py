@@ -8,23 +8,30 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from rlray.core import exceptions as exc
 from rlray.core.calls import immutable_arguments, take_apart
 from rlray.core.engine import STREAMING, ActorInfo, CallSpec, Code, Context, Engine
 from rlray.core.inline.actors import Actor, LifeRef, Serial, kind_of
-from rlray.core.inline.jobs import Job, Runner, running
-from rlray.core.inline.ledger import Ledger
+from rlray.core.inline.groups import Groups
+from rlray.core.inline.jobs import Job, Runner, running, running_request
+from rlray.core.inline.ledger import Ledger, lending
 from rlray.core.inline.streams import Stream
 from rlray.core.inline.values import Entry, Values
 from rlray.core.refs import ObjectRef, ObjectRefGenerator
-from rlray.core.resources import Shape, amounts, describe, node_resources
+from rlray.core.resources import Request, Shape, Wish, amounts, describe, node_resources
+from rlray.core.runtime_env import canonical
 from rlray.core.serialization import dumps_error
 from rlray.core.signatures import MethodTable
+from rlray.core.wishes import as_request, check_possible
 
 logger = logging.getLogger(__name__)
 
+_ONE_PROCESS = (
+    "with engine='inline' all tasks and actors share the process, and so its environment; use init(engine='local'), or "
+    "leave runtime_env out"
+)
 _SLOW = 30.0  # seconds after which a waiting `get` says what it waits for
 
 
@@ -37,13 +44,14 @@ class _OnLoop(threading.local):
 class Inline(Engine):
     """Everything in this process. See `rlray.init` for what is different from workers."""
 
-    def __init__(self, total: Shape, gpus: Sequence[str], namespace: str | None) -> None:
-        self.values = Values()
-        self.ledger = Ledger(total, gpus, self.values.lock)
-        self.runner = Runner(self.values, self.ledger)
-        self.on_loop = _OnLoop()
+    def __init__(self, total: Shape, gpus: tuple[str, ...], namespace: str | None) -> None:
         self._namespace = namespace or uuid.uuid4().hex
         self._job_id, self._node_id = secrets.token_hex(4), uuid.uuid4().hex
+        self.values = Values()
+        self._ledger = Ledger(total, gpus, self.values.lock)
+        self._groups = Groups(self.values, self._ledger, gpus, self._node_id, self._evict)
+        self.runner = Runner(self.values, self._groups.take)
+        self.on_loop = _OnLoop()
         self._actors: dict[bytes, Actor] = {}
         self._names: dict[tuple[str, str], Actor] = {}
 
@@ -51,8 +59,9 @@ class Inline(Engine):
 
     def submit(self, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._begin_call()
-        self.ledger.check(spec.request, exc.TaskUnschedulableError, f"task {spec.name!r}")
+        request = self._request(spec.wish, exc.TaskUnschedulableError, f"task {spec.name!r}")
         job = self._job(spec, args, kwargs)
+        job.request = request
         result = self._results(job)
         job.lazy = job.stream is not None
         self._when_ready(job, lambda apart: self.go(partial(self.runner.run, job), apart))
@@ -76,22 +85,28 @@ class Inline(Engine):
         methods: MethodTable,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        request: Shape,
+        asked: Wish,
         options: Mapping[str, Any],
     ) -> ObjectRef:
         self._begin_call()
-        self.ledger.check(request, exc.ActorUnschedulableError, f"actor {code.name!r}")
+        request = self._request(asked, exc.ActorUnschedulableError, f"actor {code.name!r}")
         full = {**options, "namespace": options["namespace"] or self._namespace}
         name = (full["namespace"], full["name"]) if full["name"] else None
-        construct = self._job(CallSpec(f"{code.name}.__init__", code, request=request), args, kwargs)
-        failure: BaseException | None = None
+        construct = self._job(CallSpec(f"{code.name}.__init__", code), args, kwargs)
+        construct.request = request
+        failure: bytes | None = None
         try:
             cls = self.runner.load(code)
             kind, limit = kind_of(cls, full)
         except BaseException as error:  # whatever unpickling raises
-            cls, kind, limit, failure = object, Serial, 1, error
+            cls, kind, limit = object, Serial, 1
+            failure = dumps_error(exc.task_error(construct.spec.name, error, "inline"))
         info = ActorInfo(construct.id, code.name, methods, full["max_task_retries"])
         actor = kind(self, cls, construct, info, full, limit)
+        try:
+            actor.grant = self._groups.take(request)
+        except exc.TaskPlacementGroupRemoved:
+            failure = dumps_error(exc.ActorPlacementGroupRemoved())
         with self.values.lock:
             taken = self._names.get(name) if name is not None else None
             if taken is None:
@@ -99,7 +114,8 @@ class Inline(Engine):
                 if name is not None:
                     self._names[name] = actor
         if taken is not None:
-            self._release(actor)
+            if actor.grant is not None:
+                actor.grant.give_back()
             if full["get_if_exists"]:
                 return taken.life()
             raise ValueError(
@@ -108,7 +124,7 @@ class Inline(Engine):
             )
         life = actor.life()
         if failure is not None:
-            actor.end(dumps_error(exc.task_error(construct.spec.name, failure, "inline")))
+            actor.end(failure)
         else:
             self._when_ready(construct, actor.begin)
         return life
@@ -120,6 +136,11 @@ class Inline(Engine):
         if actor is None:
             raise ValueError(f"there is no living actor named {name!r} in namespace {where!r}")
         return actor.life(), actor.info
+
+    def named_actors(self) -> list[tuple[str, str]]:
+        self._begin_call()
+        with self.values.lock:
+            return list(self._names)
 
     def kill(self, actor: ObjectRef, no_restart: bool) -> None:
         self._begin_call()
@@ -154,6 +175,10 @@ class Inline(Engine):
         self.values.resolve(ref.entry, payload, inner)
         return ref
 
+    def empty(self, shape: Any, dtype: Any, order: Literal["C", "F"]) -> Any:
+        self._begin_call()
+        return self.values.empty(shape, dtype, order)
+
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
         values = self.values
         values.catch_up()
@@ -174,7 +199,7 @@ class Inline(Engine):
             missing = [entry for entry in entries if entry.payload is None]
             if timeout is None:
                 self.runner.check_hope(missing)
-            with self.ledger.lending(self.runner.grant_here()):
+            with lending(self.runner.grant_here()):
                 in_time = self.values.block(
                     lambda: failed() is not None or all(entry.payload is not None for entry in entries),
                     slow if timeout is None else timeout,
@@ -205,7 +230,7 @@ class Inline(Engine):
         if not enough():
             if timeout is None:
                 self.runner.check_hope([entry for entry in entries if entry.payload is None], every=True)
-            with self.ledger.lending(self.runner.grant_here()):
+            with lending(self.runner.grant_here()):
                 self.values.block(enough, timeout)
         ready = [ref for ref, entry in zip(refs, entries, strict=True) if entry.payload is not None][:num_returns]
         chosen = set(ready)
@@ -213,16 +238,20 @@ class Inline(Engine):
 
     def resources(self) -> tuple[dict[str, float], dict[str, float]]:
         self._begin_call()
-        return self.ledger.amounts()
+        return self._ledger.amounts()
+
+    @property
+    def groups(self) -> Groups:
+        return self._groups
 
     def context(self) -> Context:
         job = running.get()
         fields: dict[str, Any] = {"worker_id": f"{0:08x}", "namespace": self._namespace}
         if job is not None:
-            request, gpus = job.spec.request, job.grant.gpus if job.grant is not None else ()
+            request = running_request() or job.request
+            grant = job.actor.grant if job.actor is not None else job.grant
             fields |= {"worker_id": "ffffffff", "task_id": job.id.hex(), "task_name": job.spec.name}
             if (actor := job.actor) is not None:
-                request, gpus = actor.construct.spec.request, actor.grant.gpus if actor.grant is not None else ()
                 fields |= {
                     "worker_id": actor.worker_id,
                     "actor_id": actor.id.hex(),
@@ -233,7 +262,12 @@ class Inline(Engine):
                 }
                 if job is actor.construct:
                     fields |= {"task_id": None, "task_name": None}
-            fields |= {"resources": amounts(request), "gpu_ids": tuple(gpus)}
+            fields |= {
+                "resources": amounts(request.resources),
+                "gpu_ids": tuple(grant.gpus) if grant is not None else (),
+            }
+            if request.group:
+                fields |= {"placement_group_id": request.group.hex(), "captures": bool(request.capture)}
         return Context(job_id=self._job_id, node_id=self._node_id, **fields)
 
     def adopt(self, object_id: bytes) -> ObjectRef:
@@ -270,11 +304,18 @@ class Inline(Engine):
             self._actors.pop(actor.id, None)
             if actor.name is not None and self._names.get((actor.namespace, actor.name)) is actor:
                 del self._names[actor.namespace, actor.name]
-        self._release(actor)
-
-    def _release(self, actor: Actor) -> None:
         if actor.grant is not None:
-            self.ledger.give_back(actor.grant)
+            actor.grant.give_back()
+        self._groups.actor_gone(actor.id)
+
+    def _evict(self, group: bytes) -> None:
+        """A placement group was removed: what is in it fails."""
+        for actor in [actor for actor in list(self._actors.values()) if actor.construct.request.group == group]:
+            gone = exc.ActorDiedError("the actor is dead: its placement group was removed")
+            actor.end(dumps_error(gone if actor.state == "alive" else exc.ActorPlacementGroupRemoved()))
+        error = ("error", dumps_error(exc.TaskPlacementGroupRemoved()))
+        for job in [job for job in list(self.runner.pending.values()) if job.request.group == group]:
+            self.runner.finish(job, error)
 
     # -- making calls ------------------------------------------------------------------------------------------------
 
@@ -287,8 +328,17 @@ class Inline(Engine):
         assert isinstance(life, LifeRef)
         return life.actor
 
+    def _request(self, wish: Wish, error: type[exc.RayError], what: str) -> Request:
+        """What a task or actor asks for. Raises ``error`` if this machine can never give it."""
+        if wish.environment:
+            raise ValueError(f"{what} has a runtime_env; {_ONE_PROCESS}")
+        check_possible(wish, self._ledger.total, self._node_id, error, what)
+        return as_request(wish, running_request(), "", what)
+
     def _job(self, spec: CallSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Job:
         """A call with its arguments packed. Raises TypeError if they cannot be."""
+        for ref in spec.code.refs if spec.code is not None else ():
+            self.values.entry(ref)  # of this run
         if not kwargs and isinstance(args, tuple) and immutable_arguments(args):
             job = Job(self.values.new_id(), spec, ("args", args))
         else:
@@ -331,10 +381,14 @@ def start(
     num_cpus: float | None,
     num_gpus: float | None,
     resources: Mapping[str, float] | None,
+    memory: float | None,
+    runtime_env: Mapping[str, Any] | None,
     namespace: str | None,
 ) -> Inline:
-    """Start a run; there is nothing to start but its tables."""
-    total, gpus = node_resources(num_cpus, num_gpus, resources)
+    """Start a run; there is nothing to start but its tables. Raises ValueError for a ``runtime_env``."""
+    if canonical(runtime_env):
+        raise ValueError(f"init() has a runtime_env; {_ONE_PROCESS}")
+    total, gpus = node_resources(num_cpus, num_gpus, memory, resources)
     return Inline(total, gpus, namespace)
 
 
@@ -360,5 +414,5 @@ def _where(job: Job | None) -> str:
         where = f"with the actor, which is {job.actor.state}" if job.ready else "waiting for its arguments"
     else:
         where = "waiting for its arguments"
-    asks = f", which asks for {describe(job.spec.request)}" if job.spec.request else ""
+    asks = f", which asks for {describe(job.request.resources)}" if job.request.resources else ""
     return f"{job.spec.name} ({where}{asks})"

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any
 
-from rlray.core.calls import Slot, put_together, several_results
+from rlray.core.calls import Slot, put_together, results_of
 from rlray.core.engine import CallSpec, Code
-from rlray.core.exceptions import ActorExit, TaskCancelledError, task_error
-from rlray.core.inline.ledger import Grant, Ledger
+from rlray.core.exceptions import ActorExit, RayError, TaskCancelledError, task_error
+from rlray.core.inline.ledger import Grant, lending
 from rlray.core.inline.values import Entry, Payload, Values
 from rlray.core.refs import ObjectRef
+from rlray.core.resources import PLAIN, Request
 from rlray.core.serialization import dumps_error
 
 if TYPE_CHECKING:
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 
 running: ContextVar[Job | None] = ContextVar("rlray_inline_running", default=None)
 """The job that this thread or coroutine runs."""
+
+
+def running_request() -> Request | None:
+    """What the task or actor that this thread runs was given; None outside of both."""
+    job = running.get()
+    if job is None:
+        return None
+    return job.actor.construct.request if job.actor is not None else job.request
 
 
 class Job:
@@ -42,6 +51,7 @@ class Job:
         "parent",  # the id of the job that submitted it
         "ready",  # its dependencies are there
         "refs",  # inside the arguments; kept alive until the end
+        "request",  # what it asks for; nothing, if it is an actor's call
         "retries",  # left; -1: without end
         "slots",
         "spec",
@@ -53,6 +63,7 @@ class Job:
         self.id = job_id
         self.spec = spec
         self.arguments = arguments
+        self.request = PLAIN
         self.retries = spec.max_retries
         self.slots: tuple[Slot, ...] = ()
         self.dependencies: Sequence[ObjectRef] = ()
@@ -84,8 +95,9 @@ class Job:
 class Runner:
     """Runs jobs. User code gets a context of its own (contextvars) for each call, as in a process of its own."""
 
-    def __init__(self, values: Values, ledger: Ledger) -> None:
-        self.values, self.ledger = values, ledger
+    def __init__(self, values: Values, take: Callable[[Request], Grant]) -> None:
+        self.values = values
+        self.take = take  # resources; raises what a task gets for which there are none any more
         self.pending: dict[bytes, Job] = {}
         self._functions: dict[bytes, Any] = {}
 
@@ -96,17 +108,21 @@ class Runner:
         if not self.begin(job):
             return
         job.thread = threading.get_ident()
-        grant = self.ledger.take(job.spec.request) if job.actor is None else None
-        job.grant = grant
         try:
-            with self.ledger.lending(self.grant_here()):
+            job.grant = self.take(job.request) if job.actor is None else None
+        except RayError as error:
+            self.finish(job, ("error", dumps_error(error)))
+            return
+        grant = job.grant
+        try:
+            with lending(self.grant_here()):
                 while Context().run(self._attempt, job):
                     pass
                 if job.stream is not None and not job.stream.left_to_reader():
                     job.stream.run_ahead()
         finally:
             if grant is not None:
-                self.ledger.give_back(grant)
+                grant.give_back()
 
     def begin(self, job: Job) -> bool:
         """Whether a job whose dependencies are there can run; it ends here if one of them is an error."""
@@ -185,8 +201,7 @@ class Runner:
     def succeed(self, job: Job, result: Any) -> None:
         """A job has returned. Raises what the caller should get instead if the results cannot be taken."""
         count = job.spec.num_returns
-        results = [result] if count == 1 else several_results(job.spec.name, count, result)
-        placed = [self.place(job, value) for value in results]
+        placed = [self.place(job, value) for value in results_of(job.spec.name, count, result)]
         entries = job.entries
         if self.finish(job):
             for entry, (payload, inner) in zip(entries, placed, strict=True):

@@ -6,51 +6,55 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rlray.core.exceptions import RayError
-from rlray.core.resources import UNIT, Shape, amounts, describe, fits
+from rlray.core.resources import UNIT, Shape, amounts, fits
 
 if TYPE_CHECKING:
     from threading import Lock
 
 
 class Grant:
-    """What a running task, or an actor until its end, has been given."""
+    """What a running task, an actor until its end, or a bundle of a placement group has been given."""
 
-    __slots__ = ("gpus", "lent", "over", "request")
+    __slots__ = ("gpus", "home", "lent", "over", "resources")
 
-    def __init__(self, request: Shape, gpus: Sequence[str]) -> None:
-        self.request = request
+    def __init__(self, home: Ledger, resources: Shape, gpus: Sequence[str]) -> None:
+        self.home = home
+        self.resources = resources
         self.gpus = gpus
         self.lent = 0  # how many calls of others the holder waits for
         self.over = False
 
+    def give_back(self) -> None:
+        """End the grant; doing so twice is harmless."""
+        self.home.give_back(self)
+
 
 class Ledger:
-    """Free amounts by name, and by GPU. They may fall below zero: what is asked for is granted at once, then shared."""
+    """Free amounts by name, and by GPU: those of the machine, or of a bundle.
+
+    They may fall below zero: what is asked for is granted at once, then shared.
+    """
 
     def __init__(self, total: Shape, gpus: Sequence[str], lock: Lock) -> None:
-        self._total = total
+        self.total = total
         self._free = dict(total)
         self._gpus = dict.fromkeys(gpus, UNIT)
         self._lock = lock
 
-    def check(self, request: Shape, error: type[RayError], what: str) -> None:
-        """Raise ``error`` if this machine can never meet the request."""
-        if request and not fits(request, dict(self._total)):
-            raise error(
-                f"{what} asks for {describe(request)}, but the cluster has {describe(self._total)} in all; "
-                "ask for less, or give init() more"
-            )
-
-    def take(self, request: Shape) -> Grant:
-        """Grant a request."""
+    def has_room(self, resources: Shape) -> bool:
+        """Whether so much is free."""
         with self._lock:
-            wanted = dict(request).get("GPU", 0)
+            return fits(resources, self._free)
+
+    def take(self, resources: Shape) -> Grant:
+        """Grant what is asked for."""
+        with self._lock:
+            wanted = dict(resources).get("GPU", 0)
             gpus = self._pick(wanted) if wanted else []
-            self._add(request, -1)
+            self._add(resources, -1)
             for gpu in gpus:
                 self._gpus[gpu] -= min(wanted, UNIT)
-        return Grant(request, gpus)
+        return Grant(self, resources, gpus)
 
     def _pick(self, wanted: int) -> list[str]:
         """Of whole GPUs the freest, for a fraction the fullest that still has room."""
@@ -62,38 +66,39 @@ class Ledger:
         )
 
     def give_back(self, grant: Grant) -> None:
-        """End a grant; doing so twice is harmless."""
+        """End a grant of this ledger; doing so twice is harmless."""
         with self._lock:
             if not grant.over:
                 grant.over = True
-                self._add(tuple(item for item in grant.request if not (grant.lent and item[0] == "CPU")), 1)
+                self._add(tuple(item for item in grant.resources if not (grant.lent and item[0] == "CPU")), 1)
                 for gpu in grant.gpus:
-                    self._gpus[gpu] += min(dict(grant.request)["GPU"], UNIT)
-
-    @contextmanager
-    def lending(self, grant: Grant | None) -> Iterator[None]:
-        """The holder waits for others, and lends them its CPUs meanwhile."""
-        if grant is None:
-            yield
-            return
-        self._lend(grant, 1)
-        try:
-            yield
-        finally:
-            self._lend(grant, -1)
+                    self._gpus[gpu] += min(dict(grant.resources)["GPU"], UNIT)
 
     def _lend(self, grant: Grant, change: int) -> None:
         with self._lock:
             before = grant.lent > 0
             grant.lent += change
             if before != (grant.lent > 0) and not grant.over:
-                self._add(tuple(item for item in grant.request if item[0] == "CPU"), change)
+                self._add(tuple(item for item in grant.resources if item[0] == "CPU"), change)
 
-    def _add(self, request: Shape, sign: int) -> None:
-        for name, parts in request:
+    def _add(self, resources: Shape, sign: int) -> None:
+        for name, parts in resources:
             self._free[name] += sign * parts
 
     def amounts(self) -> tuple[dict[str, float], dict[str, float]]:
         """All there is, and what of it is free."""
         with self._lock:
-            return amounts(self._total), {name: max(0, parts) / UNIT for name, parts in self._free.items()}
+            return amounts(self.total), {name: max(0, parts) / UNIT for name, parts in self._free.items()}
+
+
+@contextmanager
+def lending(grant: Grant | None) -> Iterator[None]:
+    """The holder of ``grant`` waits for others, and lends them its CPUs meanwhile."""
+    if grant is None:
+        yield
+        return
+    grant.home._lend(grant, 1)
+    try:
+        yield
+    finally:
+        grant.home._lend(grant, -1)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlray.core.calls import check_generator
+from rlray.core.inline.ledger import lending
 from rlray.core.inline.values import InlineRef, Payload
 from rlray.core.refs import ObjectRef
 
@@ -113,7 +114,7 @@ class Stream:
         me = threading.get_ident()
         if self._reader == me:  # the generator itself asks: it gets no further before it has yielded
             return False
-        with self._turn, self._runner.ledger.lending(self._runner.grant_here()):
+        with self._turn, lending(self._runner.grant_here()):
             self._reader = self.job.thread = me
             try:
                 while not self.job.done and wanted():
@@ -129,9 +130,10 @@ class Stream:
         runner, job, source = self._runner, self.job, self._source
         if source is None:  # it has just ended
             return
-        held = runner.ledger.take(job.spec.request) if job.actor is None and self._lazy else None
-        job.grant = held or job.grant
+        held = None
         try:
+            if job.actor is None and self._lazy:
+                job.grant = held = runner.take(job.request)
             value = self._context.run(_next, source)
             payload, inner = runner.place(job, value)
             self.take(self._index, payload, inner)
@@ -143,7 +145,7 @@ class Stream:
                 self._context.run(self._reopen)
         finally:
             if held is not None:
-                runner.ledger.give_back(held)
+                held.give_back()
 
     def _reopen(self) -> None:
         while True:
@@ -185,8 +187,10 @@ class Stream:
         return ref
 
     def upcoming_ready(self) -> bool:
-        """Whether the next value, or the end, is there or would be made at once."""
-        return self._lazy or self._refs[0].entry.payload is not None
+        """Whether the next value is there. A lazy generator makes it."""
+        entry = self._refs[0].entry
+        self._values.ask([entry])
+        return entry.payload not in (None, _END)
 
     def ended(self) -> bool:
         """Whether every value has been taken and there are no more."""

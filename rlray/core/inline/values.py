@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
 from rlray.core.exceptions import ObjectLostError, RayTaskError
@@ -17,6 +17,8 @@ from rlray.core.refs import ObjectRef
 from rlray.core.serialization import IMMUTABLE, Serialized, deserialize, dumps_error, serialize
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rlray.core.inline.jobs import Job
 
 Payload = tuple[Any, ...]
@@ -65,6 +67,7 @@ class Values:
         self._refs: WeakValueDictionary[bytes, InlineRef] = WeakValueDictionary()
         self._ids = itertools.count(1)
         self._put_off: deque[Callable[[], None]] = deque()
+        self._made: WeakValueDictionary[int, np.ndarray[Any, Any]] = WeakValueDictionary()  # by `empty`, by address
 
     # -- references --------------------------------------------------------------------------------------------------
 
@@ -121,7 +124,32 @@ class Values:
         if type(value) in IMMUTABLE:
             return ("value", value), []
         whole = serialize(value)
+        if self._made:
+            self._freeze(whole.buffers)
         return ("pickle", whole.data, _copies(whole)), whole.refs
+
+    def empty(self, shape: Any, dtype: Any, order: Literal["C", "F"]) -> np.ndarray[Any, Any]:
+        """As `rlray.empty`, but giving the array away copies it."""
+        import numpy as np
+
+        from rlray.core.views import address, layout
+
+        lengths, kind, nbytes = layout(shape, dtype, order)
+        array = np.empty(lengths, kind, order)
+        if nbytes > _LARGE:
+            self._made[address(array.data)] = array
+        return array
+
+    def _freeze(self, buffers: Iterable[Any]) -> None:
+        """Arrays of `empty` that are given away whole are read-only from here on."""
+        from rlray.core.views import address, freeze
+
+        for piece in buffers:
+            buffer = memoryview(piece)
+            array = self._made.get(address(buffer)) if buffer.nbytes > _LARGE else None
+            if array is not None and array.nbytes == buffer.nbytes:
+                freeze(buffer.obj)
+                freeze(array)
 
     def unpack(self, payload: Payload) -> Any:
         """What a payload stands for: a copy, except for arrays, which are read-only views. Raises an error's."""

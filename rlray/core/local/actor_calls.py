@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rlray.core.calls import as_call_error
 from rlray.core.exceptions import ActorUnavailableError, TaskCancelledError
 from rlray.core.local.references import Payload
-from rlray.core.local.scheduler import ActorState
 from rlray.core.local.submitter import COMPANY, Host
 from rlray.core.local.tasks import Task, batch_to_wire, first_error
 from rlray.core.refs import ObjectRef
+from rlray.core.resources import PLAIN
 from rlray.core.serialization import dumps_error
+
+if TYPE_CHECKING:
+    from rlray.core.local.instructions import ActorState
 
 
 @dataclass(slots=True)
@@ -129,7 +133,7 @@ class ActorCalls:
                 lane.running[task.id] = task
                 batch.append(task)
             if batch:
-                runs = batch_to_wire(batch, lane.worker, self._host.references)
+                runs = batch_to_wire(batch, lane.worker, self._host.references, PLAIN)
                 self._host.post(lane.worker, ("tasks", runs, {}))
 
     def changed(self, actor: bytes, state: ActorState, worker: int | None, cause: bytes | None) -> None:

@@ -7,30 +7,39 @@ import pickle
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import chain
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import cloudpickle
 
 from rlray.core import exceptions as exc
 from rlray.core.calls import Arguments, immutable_arguments, take_apart
-from rlray.core.engine import STREAMING, ActorInfo, CallSpec, Code, Context, Engine
+from rlray.core.engine import STREAMING, ActorInfo, CallSpec, Code, Context, Engine, chunked
 from rlray.core.local.actor_calls import ActorCalls
+from rlray.core.local.chunks import LocalChunk, packed
 from rlray.core.local.generators import Stream
+from rlray.core.local.groups import Groups
+from rlray.core.local.lineage import make_again, remember
 from rlray.core.local.loop import Loop
-from rlray.core.local.references import Entry, Payload, References, owner_of
-from rlray.core.local.scheduler import Actor
-from rlray.core.local.submitter import Submitter
+from rlray.core.local.records import Actor
+from rlray.core.local.references import Entry, LocalRef, Payload, References, owner_of
+from rlray.core.local.settings import NODE, RunSettings
+from rlray.core.local.submitter import Lane, Submitter
 from rlray.core.local.tasks import Task, first_error
 from rlray.core.local.values import Values
 from rlray.core.local.wire import Connection, Message
-from rlray.core.local.zygote import NODE, RunSettings
+from rlray.core.local.wishes import Wishes
+from rlray.core.mapping import Chunk
 from rlray.core.refs import ObjectRef, ObjectRefGenerator
-from rlray.core.resources import Shape, amounts, describe, fits
+from rlray.core.resources import Request, Wish, amounts, describe
 from rlray.core.serialization import dumps_error, serialize
 from rlray.core.signatures import MethodTable
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from rlray.core.local.futures import Futures
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +66,9 @@ class Hooks(Protocol):
     def context(self) -> Mapping[str, Any]:
         """The fields of `Context` that the running task adds."""
 
+    def running_request(self) -> Request | None:
+        """What the running task or actor was given; None outside of both."""
+
     def running_id(self) -> bytes | None:
         """The id of the task that the calling thread runs."""
 
@@ -68,13 +80,17 @@ class Client(Engine):
         self.settings = settings
         self.process = process
         self.hooks: Hooks | None = None
+        self.environment = settings.environment  # what tasks and actors started here inherit
         self.loop = Loop(settings.secret, self._handle, self._lost, self._idle)
         self.references = References(process, self.post, self.free, self.loop.attend, self._future)
-        self.values = Values(settings, self.references, self._ask, self.loop)
+        self.values = Values(settings, self.references, self.ask, self.post, self.loop)
+        self.values.recover = self.recover
         self.submitter = Submitter(self, settings.total)
         self.actors = ActorCalls(self)
+        self._groups = Groups(self)
+        self._wishes = Wishes(self)
         self.sent: dict[int, OrderedDict[bytes, Task]] = {}
-        self.log_key: bytes | None = None  # the node's, once it has said welcome
+        self.welcome = False  # the node is ready
         self._unready: dict[bytes, Task] = {}  # tasks that wait for their arguments
         self._holding = False  # calls wait for company
         self._peers: dict[int, Connection] = {}
@@ -82,7 +98,7 @@ class Client(Engine):
         self._tickets = 0
         self._own_actors: dict[bytes, tuple[bool, list[ObjectRef]]] = {}  # (detached, what its constructor needs)
         self._broken: BaseException | None = None
-        self._futures: ThreadPoolExecutor | None = None
+        self._futures: Futures | None = None
         self.loop.listen(settings.socket_path(process))
         if node is not None:
             self._peers[NODE] = self.loop.adopt(node, NODE)
@@ -92,7 +108,7 @@ class Client(Engine):
     # -- the Engine interface: tasks and actors ----------------------------------------------------------------------
 
     def submit(self, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self._check_alive()
+        self.check_alive()
         if kwargs or not immutable_arguments(args):
             return self._submit_packed(spec, args, kwargs)
         with self.loop.lock:
@@ -121,10 +137,13 @@ class Client(Engine):
         methods: MethodTable,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        request: Shape,
+        asked: Wish,
         options: Mapping[str, Any],
     ) -> ObjectRef:
-        self._check_request(request, exc.ActorUnschedulableError, f"actor {code.name!r}")
+        self.check_alive()
+        for ref in code.refs:
+            self.references.entry(ref)  # of this run
+        request = self._wishes.request(asked, exc.ActorUnschedulableError, f"actor {code.name!r}")
         namespace = options["namespace"] or self.settings.namespace
         name = (namespace, options["name"]) if options["name"] else None
         parts, arguments, refs = self._pack(f"{code.name}.__init__", args, kwargs)
@@ -139,7 +158,7 @@ class Client(Engine):
             ),  # the node never looks inside
             "code": code.pickled,
             "arguments": arguments,
-            "refs": [ref.binary() for ref in refs],
+            "refs": [ref.binary() for ref in (*code.refs, *refs)],
             "slots": parts.slots,
             "dependencies": [ref.binary() for ref in parts.dependencies],
             "namespace": namespace,
@@ -159,11 +178,11 @@ class Client(Engine):
             bool(parts.dependencies),
         )
         with self.loop.lock:
-            self._own_actors[actor.id] = (detached, [*refs, *parts.dependencies])
+            self._own_actors[actor.id] = (detached, [*code.refs, *refs, *parts.dependencies])
             self.actors.created(life)
         if name is None:  # nobody can object: no need to wait for an answer
             self.tell_node(("actor_create", 0, actor, False))
-        elif (taken := self._ask("actor_create", actor, options["get_if_exists"])) is not None:
+        elif (taken := self.ask("actor_create", actor, options["get_if_exists"])) is not None:
             with self.loop.lock:
                 del self._own_actors[actor.id]
             if isinstance(taken, str):
@@ -179,7 +198,7 @@ class Client(Engine):
         self.tell_node(("actor_arguments", actor, None if error is None else error[1]))
 
     def call(self, actor: ObjectRef, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self._check_alive()
+        self.check_alive()
         self.references.entry(actor)  # a handle of this run
         if kwargs or not immutable_arguments(args):
             return self._call_packed(actor, spec, args, kwargs)
@@ -204,19 +223,76 @@ class Client(Engine):
                 self.actors.enqueue(task)
         return result
 
+    def chunk(self, spec: CallSpec, actor: ObjectRef | None, items: tuple[Any, ...]) -> Chunk:
+        arguments = packed(items) if spec.max_retries != 0 or actor is not None else None
+        if arguments is None:
+            return super().chunk(spec, actor, items)
+        together = chunked(spec)
+        lane = self.submitter.lane(together) if actor is None else None
+        with self.loop.lock:
+            chunk = LocalChunk(self, spec, actor, items)
+            task = Task(self.references.new_task_id(), together, arguments)
+            chunk.begin(task)
+            self._go(task, actor, lane)
+        return chunk
+
+    def resubmit(self, spec: CallSpec, actor: ObjectRef | None, lane: Lane | None, item: Any, entry: Entry) -> None:
+        """Make a call of a chunk on its own, once more. Call with the loop's lock held."""
+        task = self._pack_task(spec, (item,), {})
+        task.retries -= task.retries > 0
+        task.entries = (entry,)
+        entry.task = task
+        self._go(task, actor, lane)
+
+    def recover(self, ref: ObjectRef) -> bool:
+        """Make a lost value again and wait for it; False if that cannot be."""
+        entry = self.references.entry(ref)
+        with self.loop.lock:
+            if not entry.owned:
+                entry.payload, entry.fetching = None, True
+                self.post(owner_of(entry.id), ("recover", entry.id))
+            elif entry.payload is not None and not make_again(self, entry):
+                return False
+        self.wait_for([ref])
+        return True
+
+    def _on_recover(self, sender: int, object_id: bytes) -> None:
+        entry = self.references.entries.get(object_id)
+        if entry is not None and entry.payload is not None and not make_again(self, entry):
+            file = entry.payload[1] if entry.payload[0] == "spilled" else "with the value"
+            text = f"the file {file} is gone, and the value of {object_id.hex()} cannot be made again"
+            entry.payload = ("error", dumps_error(exc.ObjectLostError(text)))
+        self._on_fetch(sender, object_id)
+
+    def run_again(self, task: Task) -> None:
+        """Run a task of which there is nothing left but its results' entries."""
+        lane = task.lane
+        assert lane is not None
+        self._when_ready(task, lambda: self.submitter.enqueue(lane, task))
+
+    def _go(self, task: Task, actor: ObjectRef | None, lane: Lane | None) -> None:
+        task.ready, task.actor = True, actor
+        if lane is not None:
+            self.submitter.enqueue(lane, task)
+        else:
+            self.actors.enqueue(task)
+
     def find_actor(self, name: str, namespace: str | None) -> tuple[ObjectRef, ActorInfo]:
         where = namespace or self.settings.namespace
-        found = self._ask("actor_find", where, name)
+        found = self.ask("actor_find", where, name)
         if found is None:
             raise ValueError(f"there is no living actor named {name!r} in namespace {where!r}")
         return self.claim(found[0]), pickle.loads(found[1])
+
+    def named_actors(self) -> list[tuple[str, str]]:
+        return self.ask("actor_names")  # type: ignore[no-any-return]
 
     def claim(self, object_id: bytes) -> ObjectRef:
         with self.loop.lock:
             return self.references.claim([object_id])[0]
 
     def kill(self, actor: ObjectRef, no_restart: bool) -> None:
-        self._check_alive()
+        self.check_alive()
         with self.loop.lock:
             self.actors.killed(actor, no_restart)
         self.tell_node(("actor_kill", actor.binary(), no_restart, "the actor was killed by kill()"))
@@ -256,7 +332,7 @@ class Client(Engine):
     # -- the Engine interface: objects -------------------------------------------------------------------------------
 
     def put(self, value: Any) -> ObjectRef:
-        self._check_alive()
+        self.check_alive()
         return self.values.put(value)
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
@@ -265,7 +341,7 @@ class Client(Engine):
             payload = references.entry(ref).payload
             if payload is None or payload[0] == "error":
                 return self._get_awaited(refs, timeout)
-            values.append(payload[1] if payload[0] == "value" else self.values.unpack(payload, ref))
+            values.append(payload[1] if payload[0] == "value" else self.values.load(ref))
         return values
 
     def _get_awaited(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
@@ -303,7 +379,7 @@ class Client(Engine):
                 return any(entry.payload is not None and entry.payload[0] == "error" for entry in entries[at:])
             return False
 
-        return self._run_until(done, timeout)
+        return self.wait_until(done, timeout)
 
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
@@ -313,6 +389,14 @@ class Client(Engine):
             self._wait_for_some(refs, num_returns, timeout)
             ready, rest = _split(refs, num_returns)
         return ready, rest
+
+    def first_ready(self, refs: Sequence[ObjectRef]) -> int | None:
+        for i, ref in enumerate(refs):
+            if not isinstance(ref, LocalRef):
+                return None
+            if ref.entry.payload is not None:
+                return i
+        return None
 
     def _wait_for_some(self, refs: Sequence[ObjectRef], count: int, timeout: float | None) -> None:
         """Wait until ``count`` of the values are there, or time runs out."""
@@ -329,15 +413,15 @@ class Client(Engine):
                 if references.when_ready(entry, arrived):
                     there += 1
         try:
-            self._run_until(lambda: there >= count, timeout)
+            self.wait_until(lambda: there >= count, timeout)
         finally:
             if there < len(entries):
                 with self.loop.lock:
                     references.forget_waiting(entries, arrived)
 
-    def _run_until(self, done: Callable[[], bool], timeout: float | None) -> bool:
+    def wait_until(self, done: Callable[[], bool], timeout: float | None) -> bool:
         """Wait for something; False if time ran out."""
-        self._check_alive()
+        self.check_alive()
         if done():
             return True
         hooks = self.hooks
@@ -350,7 +434,7 @@ class Client(Engine):
                 )
             hooks.check_interrupt()
         if not done():
-            self._check_alive()
+            self.check_alive()
         return in_time
 
     def _missing(self, refs: Sequence[ObjectRef]) -> str:
@@ -373,34 +457,26 @@ class Client(Engine):
             where = self.actors.where(task)
         else:
             where = "waiting for a worker" if task.ready else "waiting for its arguments"
-        asks = f", which asks for {describe(task.spec.request)}" if task.spec.request else ""
+        asks = f", which asks for {describe(task.spec.wish.resources)}" if task.spec.wish.resources else ""
         return f"{task.spec.name} ({where}{asks})"
 
     def _future(self, ref: ObjectRef) -> Future[Any]:
         if self._futures is None:
-            self._futures = ThreadPoolExecutor(1, thread_name_prefix="rlray-futures")
-        pool, future = self._futures, Future[Any]()
-        future.set_running_or_notify_cancel()
+            from rlray.core.local.futures import Futures  # threads, which many programs never need
 
-        def settle() -> None:
-            try:
-                future.set_result(self.values.load(ref))
-            except BaseException as error:  # whatever the task raised
-                future.set_exception(error)
-
-        def there() -> None:
-            pool.submit(settle)
-
-        with self.loop.lock:
-            if self.references.when_ready(self.references.entry(ref), there):
-                there()
-        return future
+            self._futures = Futures(self)
+        return self._futures.of(ref)
 
     def resources(self) -> tuple[dict[str, float], dict[str, float]]:
-        self._check_alive()
+        self.check_alive()
         with self.loop.lock:
             self.submitter.return_unused(contended=False)
-        return amounts(self.settings.total), self._ask("resources")
+        total = {**amounts(self.settings.total), "object_store_memory": float(self.settings.store_capacity)}
+        return total, self.ask("resources")
+
+    @property
+    def groups(self) -> Groups:
+        return self._groups
 
     def context(self) -> Context:
         settings = self.settings
@@ -408,33 +484,32 @@ class Client(Engine):
             job_id=settings.job_id,
             node_id=settings.node_id,
             worker_id=f"{self.process:08x}",
+            environment=self.environment,
             **{"namespace": settings.namespace, **(self.hooks.context() if self.hooks is not None else {})},
         )
 
     def adopt(self, object_id: bytes) -> ObjectRef:
+        entry = self.references.entries.get(object_id)
+        if entry is not None and entry.ref is not None and (ref := entry.ref()) is not None:
+            return ref  # without the lock: thousands may lie in one value
         with self.loop.lock:
             return self.references.adopt(object_id)
 
     def shutdown(self) -> None:
         """Close this process's half; `rlray.core.local.launch` ends the processes."""
         self._broken = self._broken or RuntimeError("rlray was shut down")
+        with self.loop.lock:
+            self._fail_all(self._broken)
         if self._futures is not None:
-            self._futures.shutdown(wait=False)
+            self._futures.close()
         self.loop.close()
 
     # -- making calls ------------------------------------------------------------------------------------------------
 
-    def _check_alive(self) -> None:
+    def check_alive(self) -> None:
+        """Raise the error that ended the runtime, if it has ended."""
         if self._broken is not None:
             raise self._broken
-
-    def _check_request(self, request: Shape, error: type[exc.RayError], what: str) -> None:
-        self._check_alive()
-        if not fits(request, dict(self.settings.total)):
-            raise error(
-                f"{what} asks for {describe(request)}, but the cluster has {describe(self.settings.total)} in all; "
-                "ask for less, or give init() more"
-            )
 
     def _pack(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -466,7 +541,7 @@ class Client(Engine):
             task.entries = (ref.entry,)
             return ref
         if count == STREAMING:
-            task.generator = stream = Stream(self, task)
+            task.sink = stream = Stream(self, task)
             return ObjectRefGenerator(stream)
         refs = [self.references.own(task.id + index.to_bytes(2, "big")) for index in range(count)]
         task.entries = [ref.entry for ref in refs]
@@ -489,14 +564,28 @@ class Client(Engine):
         for entry in task.entries:
             entry.task = None
             self.references.resolve(entry, error)
-        if task.generator is not None:
-            task.generator.end(error)
+        if task.sink is not None:
+            task.sink.failed(error)
+
+    def _fail_all(self, why: BaseException) -> None:
+        """No task will be answered any more."""
+        error: Payload = ("error", dumps_error(why))
+        for task in list(self._all_tasks()):
+            self.finish(task, error)
 
     def hold(self) -> None:
         """Calls wait for company: see to it that they leave before anybody waits, or soon."""
         if not self._holding:
             self._holding = True
             self.loop.attend()
+
+    def request(self, spec: CallSpec) -> Request:
+        """What a call of ``spec``, made here and now, asks of the scheduler. Raises TaskUnschedulableError."""
+        return self._wishes.request(spec.wish, exc.TaskUnschedulableError, f"task {spec.name!r}")
+
+    def captures(self) -> bool:
+        """Whether what is called here and now goes into the caller's placement group."""
+        return self._wishes.capturing() is not None
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -517,16 +606,16 @@ class Client(Engine):
         """Send to the node."""
         self.loop.send(self._peers[NODE], message)
 
-    def _ask(self, kind: str, *args: Any) -> Any:
+    def ask(self, kind: str, *args: Any) -> Any:
         """Ask the node and wait for its answer."""
-        self._check_alive()
+        self.check_alive()
         with self.loop.lock:
             self._tickets += 1
             ticket = self._tickets
         self.tell_node((kind, ticket, *args))
         self.loop.run_until(lambda: ticket in self._replies or self._broken is not None)
         if ticket not in self._replies:
-            self._check_alive()
+            self.check_alive()
         return self._replies.pop(ticket)
 
     def _handle(self, connection: Connection, message: Message) -> None:
@@ -559,32 +648,39 @@ class Client(Engine):
         else:
             self.submitter.answered(sender, means)
 
-    def _take_in(self, task: Task, values: list[Any], error: Payload | None, retry: bool) -> None:
+    def _take_in(self, task: Task, values: Any, error: Payload | None, retry: bool) -> None:
         if retry and task.retries != 0:
             (self.submitter if task.actor is None else self.actors).again(task)
             return
         if error is not None:
             self.finish(task, error)
             return
+        if task.sink is not None:
+            task.sink.answered(values)
+            return
+        stored = False
         for entry, (payload, inner) in zip(task.entries, values, strict=True):
             entry.task = None
             self.references.resolve(entry, payload, self.references.receive(inner))
-        if task.generator is not None:
-            task.generator.end(None)
+            stored |= payload[0] == "stored"
+        if stored:
+            remember(task)
 
     def _discard(self, result: tuple[Any, ...]) -> None:
+        """An answer that nobody waits for: what it brings is not kept."""
         if len(result) > 2:
-            for payload, inner in result[1]:
+            values = result[1]
+            for payload, inner, *_ in values[1].values() if isinstance(values, tuple) else values:
                 self.references.receive(inner)
                 self.free(payload)
 
     def _on_yielded(self, sender: int, task_id: bytes, index: int, payload: Payload, inner: list[bytes]) -> None:
         refs = self.references.receive(inner)
         task = self.sent.get(sender, _NOTHING).get(task_id)
-        if task is None or task.generator is None:
+        if task is None or not isinstance(task.sink, Stream):
             self.free(payload)
         else:
-            task.generator.take(index, payload, refs)
+            task.sink.take(index, payload, refs)
 
     def _on_taken(self, sender: int, ids: list[bytes], why: str) -> None:
         self.submitter.taken_back(sender, ids, why)
@@ -613,14 +709,17 @@ class Client(Engine):
         if entry is not None and entry.task is not None:
             self._cancel(entry.task, force and entry.task.actor is None, recursive)
 
-    def _on_welcome(self, node: int, log_key: bytes) -> None:
-        self.log_key = log_key
+    def _on_welcome(self, node: int) -> None:
+        self.welcome = True
 
-    def _on_grant(self, node: int, request: Shape, worker: int) -> None:
+    def _on_grant(self, node: int, request: Request, worker: int) -> None:
         self.submitter.granted(request, worker)
 
-    def _on_refuse(self, node: int, request: Shape, reason: str) -> None:
-        self.submitter.refused(request, reason)
+    def _on_refuse(self, node: int, request: Request, error: bytes) -> None:
+        self.submitter.refused(request, error)
+
+    def _on_group(self, node: int, group: bytes, state: Any) -> None:
+        self._groups.changed(group, state)
 
     def _on_reclaim(self, node: int) -> None:
         self.submitter.return_unused(contended=True)
@@ -642,15 +741,14 @@ class Client(Engine):
         self.loop.drain(process)  # what it had finished before it died is not lost
         self._peers.pop(process, None)
         self.submitter.worker_gone(process, reason)
-        self.tell_node(("settled", process, self.references.peer_gone(process)))
+        self.references.peer_gone(process)
+        self.values.peer_gone(process)
         self.loop.changed()
 
     def _lost(self, connection: Connection) -> None:
         if connection.peer == NODE and self._broken is None:
             self._broken = exc.RayChannelError("the node process of the runtime died; call shutdown() and init() again")
-            error: Payload = ("error", dumps_error(self._broken))
-            for task in list(self._all_tasks()):
-                self.finish(task, error)
+            self._fail_all(self._broken)
             if self.hooks is not None:
                 self.hooks.on_message(NODE, ("node_lost",))
 
@@ -663,11 +761,29 @@ class Client(Engine):
             self.actors.flush()
         if self.references.dropped:
             self.references.sweep()
+        self.values.extents.sweep()
 
     def free(self, payload: Payload) -> None:
         """Give back the memory of a value that nobody holds."""
-        if payload[0] == "stored":
-            self.tell_node(("free", payload[1]))
+        self.values.free(payload)
+
+    # -- memory ------------------------------------------------------------------------------------------------------
+
+    def empty(self, shape: Any, dtype: Any, order: Literal["C", "F"]) -> Any:
+        self.check_alive()
+        return self.values.empty(shape, dtype, order)
+
+    def _on_free(self, sender: int, extents: tuple[int, ...]) -> None:
+        self.values.extents.returned(sender, extents)
+
+    def _on_short(self, node: int) -> None:
+        self.values.extents.give_up()
+
+    def _on_room(self, node: int) -> None:
+        self.values.extents.room()
+
+    def _on_spill(self, node: int, needed: int) -> None:
+        self.values.make_room(needed, lambda moved, kept: self.tell_node(("spilled", moved, kept)))
 
     def _released(self, object_id: bytes) -> None:
         """No handle to an actor of this process is left anywhere."""

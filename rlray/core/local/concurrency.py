@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from rlray.core.engine import STREAMING
+from rlray.core.engine import CHUNK, STREAMING
 from rlray.core.local.jobs import Answer, Job
 from rlray.core.local.loop import Loop
 
@@ -51,6 +52,10 @@ class Concurrency(ABC):
         """Cancel a call. Called as `start` is."""
 
     @abstractmethod
+    def close(self) -> None:
+        """Begin no more calls; when those under way have ended, `Executor.depart`. Called by one of them."""
+
+    @abstractmethod
     def run(self, loop: Loop) -> None:
         """Called by the main thread once the actor is there; may keep it for ever."""
 
@@ -63,6 +68,9 @@ class Threads(Concurrency):
         self._queues: dict[str | None, SimpleQueue[Job]] = {}
         self._cancelled: set[bytes] = set()
         self._waiting: set[bytes] = set()
+        self._lock = threading.Lock()
+        self._under_way = 0
+        self._closed = False
         for group, size in _sizes(limit, groups).items():
             queue = self._queues[group] = SimpleQueue[Job]()
             for i in range(size):
@@ -87,6 +95,10 @@ class Threads(Concurrency):
         executor = self._executor
         while True:
             job = queue.get()
+            with self._lock:
+                if self._closed:
+                    return
+                self._under_way += 1
             self._waiting.discard(job.id)
             if job.id in self._cancelled:
                 self._cancelled.discard(job.id)
@@ -100,6 +112,15 @@ class Threads(Concurrency):
                 executor.flush()
             else:
                 executor.flush_soon()  # the next call may take long
+            with self._lock:
+                self._under_way -= 1
+                last = self._closed and not self._under_way
+            if last:
+                executor.depart()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
 
 
 class Coroutines(Concurrency):
@@ -114,6 +135,7 @@ class Coroutines(Concurrency):
         self._waiting: dict[str | None, deque[Job]] = {group: deque() for group in self._room}
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._flushing = False
+        self._closed = False
 
     def run(self, loop: Loop) -> None:
         loop.serve_with(self._loop)
@@ -131,7 +153,7 @@ class Coroutines(Concurrency):
     def _start(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             group = job.spec.concurrency_group
-            if self._room[group]:
+            if self._room[group] and not self._closed:
                 self._begin(job)
             else:
                 self._waiting[group].append(job)
@@ -150,19 +172,25 @@ class Coroutines(Concurrency):
                 waiting.remove(job)
                 self._answer(job, self._executor.cancelled(job))
 
+    def close(self) -> None:
+        self._closed = True
+
     async def _run(self, job: Job) -> None:
         from rlray.core.local.executor import running
 
         executor = self._executor
         running.set(job)  # of this asyncio task only
         try:
-            function, args, kwargs = executor.prepare(job)
-            result = function(*args, **kwargs)
-            if job.spec.num_returns == STREAMING:
-                await self._stream(job, result)
-                answer: Answer = (job.id, [], None, False)
+            if job.spec.num_returns == CHUNK:
+                answer: Answer = await self._run_chunk(job)
             else:
-                answer = executor.answer(job, await result if inspect.isawaitable(result) else result)
+                function, args, kwargs = executor.prepare(job)
+                result = function(*args, **kwargs)
+                if job.spec.num_returns == STREAMING:
+                    await self._stream(job, result)
+                    answer = (job.id, [], None, False)
+                else:
+                    answer = executor.answer(job, await result if inspect.isawaitable(result) else result)
         except asyncio.CancelledError:
             answer = executor.cancelled(job)
         except BaseException as error:  # also SystemExit: the actor lives on
@@ -171,20 +199,37 @@ class Coroutines(Concurrency):
         del self._tasks[job.id]
         group = job.spec.concurrency_group
         self._room[group] += 1
-        if self._waiting[group]:
+        if self._closed:
+            if not self._tasks:
+                self._executor.depart()
+        elif self._waiting[group]:
             self._begin(self._waiting[group].popleft())
+
+    async def _run_chunk(self, job: Job) -> Answer:
+        executor = self._executor
+        function = executor.function(job.spec.target)
+        began = time.perf_counter()
+
+        async def call(item: Any) -> Any:
+            result = function(item)
+            return await result if inspect.isawaitable(result) else result
+
+        values = await asyncio.gather(*map(call, executor.chunk_items(job)), return_exceptions=True)
+        errors = {index: value for index, value in enumerate(values) if isinstance(value, BaseException)}
+        kept = [None if isinstance(value, BaseException) else value for value in values]
+        return executor.chunk_answer(job, kept, errors, time.perf_counter() - began)
 
     async def _stream(self, job: Job, values: Any) -> None:
         executor = self._executor
         if isinstance(values, Iterator):
             values = _as_async(values)
-        executor.check_streams(job, values, AsyncIterator)
-        index = 0
-        async for value in values:
-            executor.send_yielded(job, index, value)
-            while executor.is_ahead(job, index):
-                await asyncio.sleep(0.001)
-            index += 1
+        with executor.stream(job, values, AsyncIterator):
+            index = 0
+            async for value in values:
+                executor.send_yielded(job, index, value)
+                while executor.is_ahead(job, index):
+                    await asyncio.sleep(0.001)
+                index += 1
 
     def _answer(self, job: Job, answer: Answer) -> None:
         self._executor.answers.add(job.caller, answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import signal
@@ -13,25 +14,30 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
-from rlray.core.calls import check_generator, put_together, several_results
-from rlray.core.engine import STREAMING, ActorInfo
+from rlray.core.calls import check_generator, put_together, results_of
+from rlray.core.engine import CHUNK, STREAMING, ActorInfo
 from rlray.core.exceptions import ActorDiedError, ActorExit, TaskCancelledError, task_error
 from rlray.core.local import logs
 from rlray.core.local.client import Client
+from rlray.core.local.environments import set_up
 from rlray.core.local.jobs import Answer, Answers, Job, receive
 from rlray.core.local.references import Payload
 from rlray.core.local.wire import Message
-from rlray.core.resources import Shape, amounts
-from rlray.core.serialization import IMMUTABLE, dumps_error
+from rlray.core.refs import ObjectRef
+from rlray.core.resources import Request, amounts
+from rlray.core.serialization import IMMUTABLE, deserialize, dumps_error
 
 if TYPE_CHECKING:
     from rlray.core.local.concurrency import Concurrency
 
 _SHORT = 0.0005  # seconds: calls shorter than this share a message with the next one's answer
 _HOLD = 0.001  # seconds an answer is held back at most
+_SHORT_TYPES = IMMUTABLE - {str, bytes}
 _BLOCKED_AFTER = 0.010  # seconds in `get` after which the CPU is lent to others
+_UNNEEDED_AFTER = 0.050  # seconds between two looks whether somebody still needs a process that wants to end
 
 
 @dataclass(slots=True)
@@ -42,8 +48,7 @@ class _ActorState:
     class_name: str
     info: ActorInfo
     name: str | None
-    namespace: str
-    request: Shape
+    request: Request
     restarts: int
     instance: Any = None
     concurrency: Concurrency | None = None  # None: calls run on the main thread, one after the other
@@ -60,9 +65,10 @@ class Executor:
         self._client = client
         self._gpus = gpus
         self._queue: deque[Job | Callable[[], None]] = deque()
-        self._codes: dict[bytes, bytes] = {}
+        self._codes: dict[bytes, tuple[bytes, Sequence[ObjectRef]]] = {}  # with the references that it captures
         self._functions: dict[Any, Callable[..., Any]] = {}
         self._calls: dict[Any, int] = {}  # of functions with max_calls
+        self._departure: bytes | None = None  # the actor ends for this reason, once its calls under way have ended
         self._leaving = False
         self._actor: _ActorState | None = None
         self.answers = Answers(client)
@@ -80,6 +86,8 @@ class Executor:
         queue, run_until = self._queue, self._client.loop.run_until
         while True:
             if not queue:
+                if self.answers.waiting():  # they waited for company that has been taken back
+                    self.flush()
                 run_until(lambda: bool(queue))
             try:
                 job = queue.popleft()
@@ -89,6 +97,7 @@ class Executor:
                 self._run_on_main(job)
             else:
                 job()
+            del job  # while this process waits, it keeps nothing of the last one alive
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -96,7 +105,8 @@ class Executor:
         """Take a message that is for this half."""
         match message:
             case ("tasks", runs, codes):
-                self._codes.update(codes)
+                for code_id, (pickled, captured) in codes.items():
+                    self._codes[code_id] = pickled, self._client.references.receive(captured)
                 jobs = receive(sender, runs, self._client.references)
                 if self._actor is not None and self._actor.concurrency is not None:
                     self._actor.concurrency.start(jobs)
@@ -104,6 +114,8 @@ class Executor:
                     self._queue.extend(jobs)
                 if self._leaving:
                     self._give_back(sender, None, "leaving")
+            case ("set_up", environment):
+                self._set_up(environment)
             case ("become", actor_id, spec, request, restarts):
                 self._queue.append(lambda: self._become(actor_id, spec, request, restarts))
             case ("take_back", ids):
@@ -113,26 +125,46 @@ class Executor:
             case ("consumed", task_id, count):
                 if task_id in self._consumed:
                     self._consumed[task_id] = count
+            case ("end",):
+                self._end_when_unneeded()
             case ("node_lost",):
                 os._exit(1)
 
+    def _set_up(self, environment: str) -> None:
+        """Take on a runtime environment: this worker has not run anything yet."""
+        try:
+            set_up(environment)
+        except Exception as why:  # whatever it is, somebody waits for the answer
+            self._client.tell_node(("set_up", str(why)))
+        else:
+            self._client.environment = environment
+            self._client.tell_node(("set_up", None))
+
     def _give_back(self, caller: int, ids: set[bytes] | None, why: str) -> None:
         """Return jobs of a caller that have not been started: those asked for, or all."""
-        back = [job for job in self._queue if isinstance(job, Job) and job.caller == caller]
-        if ids is not None:
-            back = [job for job in back if job.id in ids]
-        gone = set(back)
-        kept = [job for job in self._queue if job not in gone]
-        self._queue.clear()
-        self._queue.extend(kept)
-        self._client.post(caller, ("taken", [job.id for job in back], why))
+        back: list[bytes] = []
+        kept: list[Job | Callable[[], None]] = []
+        while self._queue:
+            try:
+                job = self._queue.pop()  # from the end: the main thread takes from the front at the same time
+            except IndexError:
+                break
+            if isinstance(job, Job) and job.caller == caller and (ids is None or job.id in ids):
+                back.append(job.id)
+            else:
+                kept.append(job)
+        self._queue.extend(reversed(kept))
+        self._client.post(caller, ("taken", back[::-1], why))
 
     def _cancel(self, task_id: bytes, recursive: bool) -> None:
         if recursive:
             self._client.cancel_children(task_id)
-        for job in self._queue:
+        for job in list(self._queue):
             if isinstance(job, Job) and job.id == task_id:
-                self._queue.remove(job)
+                try:
+                    self._queue.remove(job)
+                except ValueError:  # the main thread has just begun it
+                    break
                 self.answers.add(job.caller, self.cancelled(job))
                 self.answers.flush()
                 return
@@ -208,14 +240,24 @@ class Executor:
                 self._leaving = True  # the caller sends no more, then has this process ended
                 self._give_back(job.caller, None, "leaving")
 
+    def _end_when_unneeded(self) -> None:
+        """The caller needs this process no more: end it once nobody else needs a value that it owns."""
+        if self._client.references.needed():
+            self._client.loop.call_later(_UNNEEDED_AFTER, self._end_when_unneeded)
+        else:
+            self._client.tell_node(("kill_worker", self._client.process))
+
     def perform(self, job: Job) -> Answer:
         """Run a job to its end; returns the answer."""
         try:
             began = time.perf_counter()
+            if job.spec.num_returns == CHUNK:
+                return self._run_chunk(job)
             function, args, kwargs = self.prepare(job)
             result = function(*args, **kwargs)
             if job.spec.num_returns == STREAMING:
-                self._stream(job, result)
+                with self.stream(job, result, Iterator):
+                    self._send_all(job, result)
                 return (job.id, [], None, False)
             self.answers.measured(job.spec.target, time.perf_counter() - began)
             return self.answer(job, result)
@@ -228,10 +270,7 @@ class Executor:
 
     def prepare(self, job: Job) -> tuple[Callable[..., Any], Sequence[Any], Mapping[str, Any]]:
         """What to call, and with what."""
-        target = job.spec.target
-        function = self._functions.get(target)
-        if function is None:
-            function = self._functions[target] = self._load(target)
+        function = self.function(job.spec.target)
         if job.args is not None:
             return function, job.args, {}
         values = self._client.values
@@ -239,9 +278,18 @@ class Executor:
         args, kwargs = put_together(values.unpack(job.arguments, job.refs), job.slots, resolved)
         return function, args, kwargs
 
+    def function(self, target: Any) -> Callable[..., Any]:
+        """The function of that code, or the actor's method of that name."""
+        function = self._functions.get(target)
+        if function is None:
+            function = self._functions[target] = self._load(target)
+        return function
+
     def _load(self, target: Any) -> Callable[..., Any]:
         if self._actor is None:
-            return pickle.loads(self._codes[target])  # type: ignore[no-any-return]
+            return pickle.loads(self._codes[target][0])  # type: ignore[no-any-return]
+        if target == "__ray_call__":
+            return lambda function, *args, **kwargs: function(self._actor.instance, *args, **kwargs)  # type: ignore[union-attr]
         if target == "__ray_ready__":
             return lambda: True
         if target == "__ray_terminate__":
@@ -254,12 +302,18 @@ class Executor:
     def answer(self, job: Job, result: Any) -> Answer:
         """What a job has returned, ready to travel."""
         count = job.spec.num_returns
-        if count == 1:
-            if type(result) in IMMUTABLE and not (isinstance(result, str | bytes) and len(result) > 10_000):
-                return (job.id, result)
-            return (job.id, [self._pack(job, result)], None, False)
-        results = several_results(job.spec.name, count, result)
-        return (job.id, [self._pack(job, value) for value in results], None, False)
+        if count == 1 and type(result) in IMMUTABLE and not (isinstance(result, str | bytes) and len(result) > 10_000):
+            return (job.id, result)
+        packed: list[Any] = []
+        try:
+            for value in results_of(job.spec.name, count, result):
+                packed.append(self._pack(job, value))  # noqa: PERF401
+        except BaseException:  # no memory must be lost with those that are packed already
+            with self._client.loop.lock:
+                for payload, _ in packed:
+                    self._client.values.withdraw(payload, job.caller)
+            raise
+        return (job.id, packed, None, False)
 
     def _pack(self, job: Job, value: Any) -> tuple[Payload, list[bytes]]:
         try:
@@ -267,14 +321,13 @@ class Executor:
         except (TypeError, pickle.PicklingError, AttributeError) as why:
             raise TypeError(f"the result of {job.spec.name} cannot be pickled: {why}") from why
         with self._client.loop.lock:
-            if payload[0] == "stored":  # told before the answer leaves: the extent is the caller's from here on
-                self._client.tell_node(("transfer", payload[1], job.caller))
+            self._client.values.lend(payload, job.caller)
             return payload, self._client.references.grant(refs, job.caller)
 
     def failed(self, job: Job, error: BaseException) -> Answer:
         """What a job has raised, ready to travel."""
         if isinstance(error, ActorExit) and self._actor is not None:
-            return self._leave(job, error)
+            return self._leave(job)
         actor = self._actor
         where = f"pid={os.getpid()}" + (f", actor {actor.class_name}" if actor is not None else "")
         name = f"{actor.class_name}.{job.spec.name}" if actor is not None else job.spec.name
@@ -282,41 +335,100 @@ class Executor:
         retry = isinstance(error, pickle.loads(retried)) if isinstance(retried, bytes) else retried
         return (job.id, [], ("error", dumps_error(task_error(name, error, where))), retry)
 
-    def _leave(self, job: Job, error: ActorExit) -> Answer:
-        """The actor ends for good of its own accord; the node does it."""
+    def _leave(self, job: Job) -> Answer:
+        """The actor ends for good of its own accord: no call begins any more, and those under way end.
+
+        What is not answered by then, this call too, fails when the node tells of the end.
+        """
         actor = self._actor
         assert actor is not None
-        reason = dumps_error(ActorDiedError(f"actor {actor.class_name} has ended by exit_actor()"))
-        if job.spec.target == "__ray_terminate__":
-            reason = dumps_error(ActorDiedError(f"actor {actor.class_name} was ended by __ray_terminate__"))
-            self.answers.add(job.caller, (job.id, None))
+        terminated = job.spec.target == "__ray_terminate__"
+        how = "was ended by __ray_terminate__" if terminated else "has ended by exit_actor()"
+        self._departure = dumps_error(ActorDiedError(f"actor {actor.class_name} {how}"))
+        if actor.concurrency is not None:
+            actor.concurrency.close()
         else:
-            self.answers.add(job.caller, (job.id, [], ("error", reason), False))
+            self._queue.appendleft(self.depart)  # which does not return
+        return (b"", [], None, False)  # nobody knows a task of this id
+
+    def depart(self) -> None:
+        """End this process, which is an actor's: what was registered with `atexit` runs, then the node ends it."""
+        assert self._actor is not None
         self.flush()
-        self._client.tell_node(("actor_failed", actor.id, reason))
-        return (b"", [], None, False)  # the job has been answered: nobody knows this one
+        atexit._run_exitfuncs()
+        logs.flush()
+        self._client.tell_node(("actor_failed", self._actor.id, self._departure))
+        self._client.loop.run_until(lambda: False)
 
     def cancelled(self, job: Job) -> Answer:
         """The answer of a job that was cancelled."""
         self._cancelling = None
         return (job.id, [], ("error", dumps_error(TaskCancelledError(f"{job.spec.name} was cancelled"))), False)
 
+    # -- chunks of map -----------------------------------------------------------------------------------------------
+
+    def _run_chunk(self, job: Job) -> Answer:
+        """Call a function for each item; an error concerns its own item."""
+        function, items = self.function(job.spec.target), self.chunk_items(job)
+        values: list[Any] = []
+        errors: dict[int, BaseException] = {}
+        began = time.perf_counter()
+        while True:
+            try:
+                values.extend(map(function, items))  # keeps what it has if one raises
+                break
+            except ActorExit:
+                raise
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt) and self._cancelling == job.id:
+                    raise
+                errors[len(values)] = error
+                values.append(None)
+        seconds = time.perf_counter() - began
+        self.answers.measured(job.spec.target, seconds)
+        return self.chunk_answer(job, values, errors, seconds)
+
+    def chunk_items(self, job: Job) -> Iterator[Any]:
+        """The items of a chunk, see `rlray.core.local.chunks.packed`."""
+        assert job.args is not None
+        return iter(job.args[0]) if job.args[0] is not None else starmap(deserialize, job.args[1])
+
+    def chunk_answer(self, job: Job, values: list[Any], errors: Mapping[int, BaseException], seconds: float) -> Answer:
+        """The results of a chunk, ready to travel: those that are immutable as they are, the odd ones apart."""
+        odd: dict[int, tuple[Payload, list[bytes], bool]] = {}
+        for index, error in errors.items():
+            _, _, payload, retry = self.failed(job, error)
+            odd[index] = (payload, [], retry)
+        if not set(map(type, values)) <= _SHORT_TYPES:
+            for index, value in enumerate(values):
+                if type(value) not in IMMUTABLE or (isinstance(value, str | bytes) and len(value) > 10_000):
+                    try:
+                        payload, inner = self._pack(job, value)
+                    except TypeError as why:
+                        _, _, payload, _ = self.failed(job, why)
+                        inner = []
+                    odd[index] = (payload, inner, False)
+                    values[index] = None
+        return (job.id, (values, odd, seconds), None, False)
+
     # -- generators --------------------------------------------------------------------------------------------------
 
-    def _stream(self, job: Job, values: Any) -> None:
-        self.check_streams(job, values, Iterator)
+    def _send_all(self, job: Job, values: Iterator[Any]) -> None:
         for index, value in enumerate(values):
             self.send_yielded(job, index, value)
             if self.is_ahead(job, index):
                 self._client.loop.run_until(partial(self._may_go_on, job, index))
                 self.check_interrupt()
-        self._consumed.pop(job.id, None)
 
-    def check_streams(self, job: Job, values: Any, kind: type) -> None:
-        """Raise if a job that should be a generator is none."""
+    @contextmanager
+    def stream(self, job: Job, values: Any, kind: type) -> Iterator[None]:
+        """Around the time in which a job sends what it yields. Raises TypeError if it is no generator."""
         check_generator(job.spec.name, values, kind)
-        if job.spec.backpressure:
-            self._consumed[job.id] = 0
+        self._consumed[job.id] = 0
+        try:
+            yield
+        finally:
+            del self._consumed[job.id]
 
     def send_yielded(self, job: Job, index: int, value: Any) -> None:
         """Value number ``index`` leaves at once."""
@@ -386,31 +498,40 @@ class Executor:
         job = self._job_here()
         return job.id if job is not None else None
 
+    def running_request(self) -> Request | None:
+        """What the running task or actor was given; None outside of both."""
+        if self._actor is not None:
+            return self._actor.request
+        job = self._job_here()
+        return job.spec.request if job is not None else None
+
     def context(self) -> Mapping[str, Any]:
         """The fields of `rlray.core.engine.Context` that the running job adds."""
         fields: dict[str, Any] = {"gpu_ids": self._gpus}
-        job, actor = self._job_here(), self._actor
+        job, actor, request = self._job_here(), self._actor, self.running_request()
+        if request is not None and request.group:
+            fields |= {"placement_group_id": request.group.hex(), "captures": bool(request.capture)}
         if job is not None:
-            fields |= {"task_id": job.id.hex(), "task_name": job.spec.name, "resources": amounts(job.spec.request)}
+            resources = amounts(job.spec.request.resources)
+            fields |= {"task_id": job.id.hex(), "task_name": job.spec.name, "resources": resources}
         if actor is not None:
             fields |= {
                 "actor_id": actor.id.hex(),
                 "actor_name": actor.name or "",
                 "actor": actor.info,
-                "namespace": actor.namespace,
-                "resources": amounts(actor.request),
+                "resources": amounts(actor.request.resources),
                 "was_restarted": actor.restarts > 0,
             }
         return fields
 
     # -- being an actor ----------------------------------------------------------------------------------------------
 
-    def _become(self, actor_id: bytes, spec: Mapping[str, Any], request: Shape, restarts: int) -> None:
+    def _become(self, actor_id: bytes, spec: Mapping[str, Any], request: Request, restarts: int) -> None:
         client = self._client
         info = pickle.loads(spec["info"])
         logs.announce(info.class_name)
         self._functions.clear()  # from here on targets are methods
-        actor = _ActorState(actor_id, info.class_name, info, spec["name"], spec["namespace"], request, restarts)
+        actor = _ActorState(actor_id, info.class_name, info, spec["name"], request, restarts)
         self._actor = actor
         try:
             with client.loop.lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlray.core.local.references import LocalRef, Payload
 from rlray.core.refs import ObjectRef
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rlray.core.local.tasks import Task
 
 _END: Payload = ("end", None)
+_ALL = 1 << 62  # values taken, once nobody reads on
 
 
 class Stream:
@@ -28,6 +29,8 @@ class Stream:
         self._received = 0
         self._taken = 0
         self._dropped = False
+        self._reader: LocalRef | None = client.references.own_put()  # lives as long as somebody reads
+        self._reader.entry.released = self._abandon
         self._completion = client.references.own_put()
         self._refs: deque[LocalRef] = deque([client.references.own_put()])
         self._mark(self._refs[0])
@@ -42,17 +45,43 @@ class Stream:
         """Value number ``index`` has arrived."""
         if index < self._received or self._dropped:  # of a run that was repeated, or nobody reads on
             self._client.free(payload)
+            if index == 0:
+                self._tell_taken()  # the process of this run does not know
             return
         self._received += 1
         self._resolve(payload, inner)
 
-    def end(self, error: Payload | None) -> None:
-        """There is nothing more to come."""
-        if error is not None:
-            self._resolve(error, ())
+    def answered(self, nothing: Any) -> None:
+        """The generator has ended."""
+        self._end(None)
+
+    def failed(self, error: Payload) -> None:
+        """The generator has raised, or was lost."""
+        self._resolve(error, ())
+        self._end(error)
+
+    def lost(self) -> bool:
+        """The worker died over it: it is run again from its beginning."""
+        return False
+
+    def _end(self, error: Payload | None) -> None:
         self._client.references.resolve(self._refs[-1].entry, _END)
         self._client.references.resolve(self._completion.entry, error or ("value", None))
         self._refs[-1].entry.task = self._completion.entry.task = None
+        self._task.sink = None  # nothing more can come, and the two no longer keep each other alive
+
+    def _abandon(self) -> None:
+        """Nobody reads on: what has arrived is let go, and what still comes is not kept."""
+        self._dropped = True
+        self._taken = _ALL
+        while len(self._refs) > 1:
+            self._refs.popleft()
+        self._tell_taken()
+
+    def _tell_taken(self) -> None:
+        """Tell the generator how far its reader is, if it must not be too far ahead."""
+        if self._task.spec.backpressure and self._task.worker is not None:
+            self._client.post(self._task.worker, ("consumed", self._task.id, self._taken))
 
     def _resolve(self, payload: Payload, inner: Sequence[ObjectRef]) -> None:
         entry = self._refs[-1].entry
@@ -86,18 +115,17 @@ class Stream:
                 return None
             ref = self._refs.popleft()
             self._taken += 1
-            if self._task.spec.backpressure and self._task.worker is not None:
-                client.post(self._task.worker, ("consumed", self._task.id, self._taken))
+            self._tell_taken()
         return ref
 
     def upcoming_ready(self) -> bool:
-        """Whether the next value, or the end, is there."""
-        return self._refs[0].entry.payload is not None
+        """Whether the next value is there."""
+        return self._refs[0].entry.payload not in (None, _END)
 
     def ended(self) -> bool:
         """Whether every value has been taken and there are no more."""
         return self._refs[0].entry.payload == _END
 
     def drop(self) -> None:
-        """Nobody reads on: what still comes is not kept. In any thread at any moment."""
-        self._dropped = True
+        """Nobody reads on; see `_abandon`. In any thread at any moment."""
+        self._reader = None

@@ -11,7 +11,7 @@ from rlray.core.calls import Slot
 from rlray.core.local.references import Payload, References
 from rlray.core.local.tasks import WireSpec, WireTask
 from rlray.core.refs import ObjectRef
-from rlray.core.resources import Shape
+from rlray.core.resources import Request
 
 if TYPE_CHECKING:
     from rlray.core.local.client import Client
@@ -28,7 +28,7 @@ class JobSpec:
     name: str
     num_returns: int
     once: bool  # it must not run twice: its answer leaves before anything else starts
-    request: Shape
+    request: Request
     retry_exceptions: bool | bytes
     max_calls: int
     concurrency_group: str | None
@@ -56,6 +56,7 @@ def receive(caller: int, runs: Sequence[tuple[WireSpec, Sequence[WireTask]]], re
     jobs = []
     for wire_spec, tasks in runs:
         spec = JobSpec(*wire_spec)
+        spec.request = Request(*spec.request)
         for task in tasks:
             if len(task) == 2:
                 jobs.append(Job(caller, spec, task[0], task[1]))
@@ -92,14 +93,19 @@ class Answers:
         self.mean[target] = self._means[target] = seconds if mean is None else mean + 0.2 * (seconds - mean)
 
     def add(self, caller: int, answer: Answer) -> None:
-        """An answer is ready to leave."""
-        waiting = self._waiting.get(caller)
-        if waiting is None:
-            if not self._waiting:
-                self.since = time.perf_counter()
-            self._waiting[caller] = [answer]
-        else:
-            waiting.append(answer)
+        """An answer is ready to leave. Call from any thread."""
+        with self._client.loop.lock:
+            waiting = self._waiting.get(caller)
+            if waiting is None:
+                if not self._waiting:
+                    self.since = time.perf_counter()
+                self._waiting[caller] = [answer]
+            else:
+                waiting.append(answer)
+
+    def waiting(self) -> bool:
+        """Whether there are answers that have not left."""
+        return bool(self._waiting)
 
     def flush(self) -> None:
         """Send all. Call from any thread."""

@@ -1,4 +1,4 @@
-"""Starting and ending the processes of a run, from the driver."""
+"""Starting the processes of a run, from the driver: what is asked of `init`, checked, and the zygote."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import pickle
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -16,59 +15,18 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rlray.core.exceptions import RaySystemError
-from rlray.core.local.client import Client
-from rlray.core.local.logs import LogPrinter
+from rlray.core.local.settings import RunSettings
 from rlray.core.local.store import MIN_CAPACITY, PAGE, create_file, default_capacity
-from rlray.core.local.worker import THREAD_VARIABLES
-from rlray.core.local.zygote import DRIVER, RunSettings
+from rlray.core.local.threads import THREAD_VARIABLES
 from rlray.core.resources import node_resources
+from rlray.core.runtime_env import canonical
 
-_START_TIMEOUT = 60.0  # seconds
-_STOP_TIMEOUT = 5.0
+if TYPE_CHECKING:
+    from rlray.core.local.driver import Driver
+
 _BOOT = "import sys; sys.path.insert(0, {root!r}); from rlray.core.local.zygote import main; main({lifeline}, {node})"
-
-
-class Driver(Client):
-    """The driver's half of the engine, which also starts and ends all processes."""
-
-    def __init__(self, settings: RunSettings) -> None:
-        self._printer: LogPrinter | None = None
-        self._owner_pid = os.getpid()
-        self._zygote, self._lifeline, node = _start_zygote(settings)
-        super().__init__(settings, DRIVER, node)
-        try:
-            ready = self.loop.run_until(
-                lambda: self.log_key is not None or self._broken is not None, timeout=_START_TIMEOUT
-            )
-            if not ready or self.log_key is None:
-                raise RaySystemError(f"the runtime did not start: {_tail(settings) or 'no word from its processes'}")
-        except BaseException:
-            self.shutdown()
-            raise
-        if settings.log_to_driver:
-            self._printer = LogPrinter(f"ipc://{settings.directory}/logs.sock", self.log_key)
-        self.loop.start_background()
-
-    def shutdown(self) -> None:
-        if (
-            self._zygote.returncode is not None or os.getpid() != self._owner_pid
-        ):  # done, or a forked copy of the driver
-            return
-        if self._broken is None:
-            self.tell_node(("stop",))
-            if self._printer is not None:
-                self._printer.close(_STOP_TIMEOUT)
-        super().shutdown()
-        self._lifeline.close()  # the zygote's sign to end everything, if the node has not told it yet
-        try:
-            self._zygote.wait(_STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._zygote.send_signal(signal.SIGKILL)  # its children follow
-            self._zygote.wait()
-        os.close(self.settings.store_fd)
-        shutil.rmtree(self.settings.directory, ignore_errors=True)
 
 
 def start(
@@ -77,48 +35,69 @@ def start(
     num_gpus: float | None,
     resources: Mapping[str, float] | None,
     object_store_memory: int | None,
+    object_spilling_directory: str | os.PathLike[str] | None,
+    memory: float | None,
+    runtime_env: Mapping[str, Any] | None,
     namespace: str | None,
     log_to_driver: bool,
     log_dir: str | os.PathLike[str] | None,
     preload: Sequence[str],
 ) -> Driver:
     """Start the processes of a run; returns when they are there."""
-    total, gpus = node_resources(num_cpus, num_gpus, resources)
-    _check(object_store_memory, preload)
+    _check(object_store_memory, object_spilling_directory, preload)
+    environment = canonical(runtime_env)
     capacity = (object_store_memory or default_capacity()) // PAGE * PAGE
+    total, gpus = node_resources(num_cpus, num_gpus, memory, resources, other_memory=capacity)
     directory = tempfile.mkdtemp(prefix="rlray-", dir=_short_temp())
     logs = Path(log_dir) if log_dir is not None else Path(directory) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
+    job_id = secrets.token_hex(4)
     settings = RunSettings(
         secret=secrets.token_bytes(32),
         directory=directory,
         log_directory=str(logs.resolve()),
+        spill_directory=str(Path(object_spilling_directory or directory).resolve() / f"spilled-{job_id}"),
         store_fd=create_file(capacity),
         store_capacity=capacity,
         total=total,
         gpus=gpus,
         namespace=namespace or uuid.uuid4().hex,
-        job_id=secrets.token_hex(4),
+        job_id=job_id,
         node_id=uuid.uuid4().hex,
         driver_pid=os.getpid(),
         sys_path=tuple(sys.path),
-        preload=tuple(preload),
+        preload=(*(name for name in ("numpy",) if name in sys.modules), *preload),
         log_to_driver=log_to_driver,
         threads_set="OMP_NUM_THREADS" in os.environ,
+        environment=environment,
     )
     try:
-        return Driver(settings)
+        zygote, lifeline, node = _start_zygote(settings)
+        from rlray.core.local.driver import Driver  # imported while the zygote starts
+
+        return Driver(settings, zygote, lifeline, node)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
 
 
-def _check(object_store_memory: int | None, preload: Sequence[str]) -> None:
+def _check(
+    object_store_memory: int | None, object_spilling_directory: str | os.PathLike[str] | None, preload: Sequence[str]
+) -> None:
     """Wrong arguments are named before anything starts."""
     if object_store_memory is not None and object_store_memory < MIN_CAPACITY:
         raise ValueError(
             f"object_store_memory of init() is in bytes, at least {MIN_CAPACITY}, got {object_store_memory!r}"
         )
+    if object_spilling_directory is not None:
+        try:
+            os.makedirs(object_spilling_directory, exist_ok=True)
+            tempfile.TemporaryFile(dir=object_spilling_directory).close()
+        except OSError as why:
+            raise ValueError(
+                "object_spilling_directory of init() must be a directory that can be written to, got "
+                f"{os.fspath(object_spilling_directory)!r}: {why.strerror}"
+            ) from why
     for module in preload:
         if importlib.util.find_spec(module) is None:
             raise ModuleNotFoundError(f"preload of init() names {module!r}, which is not installed")
@@ -151,12 +130,3 @@ def _start_zygote(settings: RunSettings) -> tuple[subprocess.Popen[bytes], socke
     with suppress(BrokenPipeError):  # it died at once: the wait for its welcome reports it
         lifeline.sendall(pickle.dumps(settings))
     return process, lifeline, node
-
-
-def _tail(settings: RunSettings) -> str:
-    """The last words of the processes that did not start."""
-    text = ""
-    for name in ("zygote.log", "node.log"):
-        with suppress(OSError):
-            text += (Path(settings.log_directory) / name).read_text(errors="replace")[-2000:]
-    return text.strip()

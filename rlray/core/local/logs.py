@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,7 @@ class LogHub:
     """In the node: follows the workers' files and publishes what they gain."""
 
     directory: str
+    begin: Callable[[], None] | None  # called once, when there is a first line, to `open`; None: lines are not wanted
     _tails: dict[int, list[_Tail]] = field(default_factory=dict)
     _last: dict[int, deque[str]] = field(default_factory=dict)
     _backlog: deque[bytes] = field(default_factory=lambda: deque(maxlen=10_000))  # until the first watcher is there
@@ -108,7 +110,9 @@ class LogHub:
             self._send(tail, lines)
 
     def _send(self, tail: _Tail, lines: list[str]) -> None:
-        if lines and self._socket is not None:
+        if lines and self.begin is not None:
+            if self._socket is None:
+                self.begin()
             record = {"stream": tail.stream, "pid": tail.pid, "name": tail.name, "lines": lines}
             self._backlog.append(json.dumps(record).encode())
             self._flush()
@@ -126,10 +130,10 @@ class LogHub:
         """Publish the rest of everything, then a last word, so that watchers know it was all."""
         for process in list(self._tails):
             self.remove(process)
-        self._backlog.append(b"{}")
         if self._socket is not None:
             import zmq
 
+            self._backlog.append(b"{}")
             self._flush(wait_ms=500)
             self._socket.close()
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from rlray.core.exceptions import ActorDiedError
+from rlray.core.local import instructions as do
 from rlray.core.local import scheduler as plan
+from rlray.core.local import spill
 from rlray.core.local.logs import LogHub
 from rlray.core.local.loop import Loop
-from rlray.core.local.store import Arena, Extents
+from rlray.core.local.memory import Memory
+from rlray.core.local.records import Actor, Group
+from rlray.core.local.references import owner_of
+from rlray.core.local.settings import DRIVER, FIRST_WORKER, NODE, RunSettings
+from rlray.core.local.store import Arena
 from rlray.core.local.wire import Connection, Message
-from rlray.core.local.zygote import DRIVER, FIRST_WORKER, NODE, RunSettings
-from rlray.core.resources import UNIT, Shape, amounts
+from rlray.core.resources import UNIT, Request, Shape, amounts
 from rlray.core.serialization import dumps_error
 
 logger = logging.getLogger(__name__)
@@ -35,23 +40,25 @@ class Node:
         self._scheduler = plan.Scheduler(
             settings.total, settings.gpus, FIRST_WORKER, max_idle=max(4, dict(settings.total).get("CPU", 0) // UNIT)
         )
-        self._extents = Extents(settings.store_capacity)
-        self._arena = Arena(settings.store_fd, settings.store_capacity)
+        self._memory = Memory(
+            settings.store_capacity,
+            lambda: list(self._clients),
+            self._send,
+            self._describe,
+            lambda dead: spill.forget_all(settings.spill_directory, dead),
+            Arena(settings.store_fd, settings.store_capacity).give_back,
+        )
         self._last_alloc = time.monotonic()
-        self._logs = LogHub(settings.log_directory)
+        self._logs = LogHub(settings.log_directory, self._publish_logs if settings.log_to_driver else None)
         self._pids: dict[int, int] = {}
-        self._unsettled: dict[int, set[int]] = {}  # dead process -> who has not said yet what of its memory is in use
-        self._claims: dict[int, set[int]] = {}  # extent of a dead process -> who still reads it
+        self._catching_up = False
         self._stop = False
-        self._log_key = b""
         self._loop.listen(settings.socket_path(NODE))
         self._zygote = self._loop.adopt(zygote, _ZYGOTE)
         self._clients: dict[int, Connection] = {DRIVER: self._loop.adopt(driver, DRIVER)}
 
     def run(self) -> None:
         """Serve until the driver says stop or is gone."""
-        if self._settings.log_to_driver:
-            self._log_key = self._logs.open(f"ipc://{self._settings.directory}/logs.sock")
         while not self._stop:
             self._loop.poll(_TICK)
             self._tick()
@@ -62,8 +69,7 @@ class Node:
         self._logs.poll()
         self._do(self._scheduler.reclaim())
         if time.monotonic() - self._last_alloc > _TRIM_AFTER:
-            for offset, size in self._extents.trim():
-                self._arena.give_back(offset, size)
+            self._memory.trim()
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -79,7 +85,11 @@ class Node:
     def _on_hello(self, worker: int) -> None:
         """A worker's first message: that it came is what counts."""
 
-    def _on_demand(self, client: int, request: Shape, count: int) -> None:
+    def _on_set_up(self, worker: int, failure: str | None) -> None:
+        self._do(self._scheduler.set_up(worker, failure))
+
+    def _on_demand(self, client: int, request: Request, count: int) -> None:
+        self._await_news_of(client, request.group, self._scheduler.groups)
         self._do(self._scheduler.demand(client, request, count))
 
     def _on_return(self, client: int, worker: int) -> None:
@@ -88,14 +98,25 @@ class Node:
     def _on_blocked(self, worker: int, blocked: bool) -> None:
         self._do(self._scheduler.blocked(worker, blocked))
 
-    def _on_kill_worker(self, client: int, worker: int) -> None:
-        self._do([plan.KillWorker(worker)])
+    def _on_retire(self, client: int, worker: int) -> None:
+        self._do(self._scheduler.retired(client, worker))
 
-    def _on_actor_create(self, client: int, ticket: int, actor: plan.Actor, get_if_exists: bool) -> None:
+    def _on_kill_worker(self, client: int, worker: int) -> None:
+        self._do([do.KillWorker(worker)])
+
+    def _await_news_of(self, client: int, name: bytes, known: Mapping[bytes, object]) -> None:
+        """What ``client`` names, another process has made: its message has arrived, but may not have been read yet."""
+        if name and name not in known and owner_of(name) != client and not self._catching_up:
+            self._catching_up = True  # not from within: messages of one process must stay in order
+            self._loop.read_now(owner_of(name))
+            self._catching_up = False
+
+    def _on_actor_create(self, client: int, ticket: int, actor: Actor, get_if_exists: bool) -> None:
         existing = self._scheduler.names.get(actor.name) if actor.name is not None else None
         if existing is not None and get_if_exists:
             self._send(client, ("reply", ticket, (existing, self._scheduler.actors[existing].spec["info"])))
             return
+        self._await_news_of(client, actor.request.group, self._scheduler.groups)
         try:
             todo = self._scheduler.create_actor(actor)
         except ValueError as taken:
@@ -117,46 +138,80 @@ class Node:
         self._do(self._scheduler.kill_actor(actor, dumps_error(ActorDiedError(reason)), no_restart))
 
     def _on_actor_watch(self, client: int, actor: bytes) -> None:
+        self._await_news_of(client, actor, self._scheduler.actors)
         self._do(self._scheduler.watch_actor(client, actor))
+
+    def _on_actor_unwatch(self, client: int, actor: bytes) -> None:
+        self._scheduler.unwatch_actor(client, actor)
 
     def _on_actor_find(self, client: int, ticket: int, namespace: str, name: str) -> None:
         actor = self._scheduler.names.get((namespace, name))
         found = None if actor is None else (actor, self._scheduler.actors[actor].spec["info"])
         self._send(client, ("reply", ticket, found))
 
+    def _on_actor_names(self, client: int, ticket: int) -> None:
+        self._send(client, ("reply", ticket, list(self._scheduler.names)))
+
+    def _on_group_create(
+        self,
+        client: int,
+        ticket: int,
+        group: bytes,
+        bundles: tuple[Shape, ...],
+        strategy: str,
+        name: tuple[str, str] | None,
+        detached: bool,
+    ) -> None:
+        try:
+            todo = self._scheduler.create_group(Group(group, bundles, strategy, name), client, detached)
+        except ValueError as taken:
+            self._send(client, ("reply", ticket, str(taken)))
+            return
+        if ticket:
+            self._send(client, ("reply", ticket, None))
+        self._do(todo)
+
+    def _on_group_remove(self, client: int, group: bytes) -> None:
+        self._await_news_of(client, group, self._scheduler.groups)
+        cause = dumps_error(ActorDiedError("the actor is dead: its placement group was removed"))
+        self._do(self._scheduler.remove_group(client, group, cause))
+
+    def _on_group_watch(self, client: int, group: bytes) -> None:
+        self._await_news_of(client, group, self._scheduler.groups)
+        self._do(self._scheduler.watch_group(client, group))
+
+    def _on_group_find(self, client: int, ticket: int, namespace: str, name: str) -> None:
+        self._send(client, ("reply", ticket, self._scheduler.group_names.get((namespace, name))))
+
+    def _on_group_table(self, client: int, ticket: int, group: bytes | None) -> None:
+        """Every group, or one: (id, name, bundles, strategy, state)."""
+        groups = self._scheduler.groups
+        if group is not None:
+            self._await_news_of(client, group, groups)
+            groups = {group: groups[group]} if group in groups else {}
+        rows = [
+            (one.id, "" if one.name is None else one.name[1], one.bundles, one.strategy, one.state)
+            for one in groups.values()
+        ]
+        self._send(client, ("reply", ticket, rows))
+
     def _on_resources(self, client: int, ticket: int) -> None:
-        free = tuple(sorted(self._scheduler.available().items()))
-        self._send(client, ("reply", ticket, amounts(free)))
+        free = amounts(tuple(sorted(self._scheduler.available().items())))
+        free["object_store_memory"] = float(self._memory.extents.capacity - self._memory.extents.used)
+        self._send(client, ("reply", ticket, free))
 
     def _on_alloc(self, client: int, ticket: int, size: int) -> None:
         self._last_alloc = time.monotonic()
-        taken = self._extents.alloc(size, client)
-        if taken is None:
-            largest = [(size, self._describe(who)) for size, who in self._extents.largest(3)]
-            self._send(client, ("reply", ticket, (self._extents.used, self._extents.capacity, largest)))
-        else:
-            self._send(client, ("reply", ticket, taken))
+        self._send(client, ("reply", ticket, self._memory.alloc(client, size)))
 
-    def _on_transfer(self, client: int, extent: int, to: int) -> None:
-        if to in self._clients:
-            self._extents.transfer(extent, to)
-        else:  # the one who asked for this result died meanwhile
-            self._extents.free(extent)
+    def _on_free(self, client: int, extents: Iterable[int]) -> None:
+        self._memory.free(client, extents)
 
-    def _on_free(self, client: int, extent: int) -> None:
-        claims = self._claims.get(extent)
-        if claims is not None:
-            claims.discard(client)
-            if claims:
-                return
-            del self._claims[extent]
-        self._extents.free(extent)
+    def _on_spilled(self, client: int, moved: int, kept: str) -> None:
+        self._memory.spilled(client, moved, kept)
 
-    def _on_settled(self, client: int, dead: int, in_use: list[int]) -> None:
-        """``client`` has noticed the death of ``dead`` and still reads these extents of its."""
-        for extent in in_use:
-            self._claims.setdefault(extent, set()).add(client)
-        self._settle(dead, client)
+    def _on_settled(self, client: int, dead: int, in_use: list[int], lent: list[int]) -> None:
+        self._memory.settled(client, dead, in_use, lent)
 
     def _on_stop(self, client: int) -> None:
         if client == DRIVER:
@@ -164,9 +219,13 @@ class Node:
 
     # -- processes ---------------------------------------------------------------------------------------------------
 
+    def _publish_logs(self) -> None:
+        """There is a first line to print."""
+        self._send(DRIVER, ("lines", self._logs.open(f"ipc://{self._settings.directory}/logs.sock")))
+
     def _on_ready(self, zygote: int) -> None:
         """Workers can be forked in no time from here on."""
-        self._send(DRIVER, ("welcome", self._log_key))
+        self._send(DRIVER, ("welcome",))
         cpus = dict(self._settings.total).get("CPU", 0) // UNIT
         self._do(self._scheduler.prestart(min(cpus, _PRESTARTED)))
 
@@ -188,31 +247,15 @@ class Node:
         cause = dumps_error(ActorDiedError(reason))
         self._do(self._scheduler.died(worker, cause))
         self._do(self._scheduler.client_gone(worker, cause))
-        self._unsettled[worker] = set(self._clients)
         for client in list(self._clients):
             self._send(client, ("gone", worker, reason))
-        for dead in list(self._unsettled):
-            self._settle(dead, worker)
-        for extent in [extent for extent, claims in self._claims.items() if worker in claims]:
-            self._on_free(worker, extent)
-
-    def _settle(self, dead: int, client: int) -> None:
-        """Free a dead process's memory once nobody is left who has not said whether it still reads there."""
-        waiting_for = self._unsettled.get(dead)
-        if waiting_for is None:
-            return
-        waiting_for.discard(client)
-        if not waiting_for:
-            del self._unsettled[dead]
-            for extent in self._extents.held_by(dead):
-                if extent not in self._claims:
-                    self._extents.free(extent)
+        self._memory.died(worker)
 
     def _lost(self, connection: Connection) -> None:
         if connection.peer in (DRIVER, _ZYGOTE):
             self._stop = True
         elif connection.peer is not None and self._clients.get(connection.peer) is connection:
-            self._do([plan.KillWorker(connection.peer)])  # a worker without us is of no use; its exit is told later
+            self._do([do.KillWorker(connection.peer)])  # a worker without us is of no use; its exit is told later
 
     def _describe(self, process: int) -> str:
         if process == DRIVER:
@@ -221,24 +264,28 @@ class Node:
 
     # -- instructions ------------------------------------------------------------------------------------------------
 
-    def _do(self, instructions: Iterable[plan.Instruction]) -> None:
+    def _do(self, instructions: Iterable[do.Instruction]) -> None:
         for instruction in instructions:
             match instruction:
-                case plan.StartWorker(worker, threads, gpus):
+                case do.StartWorker(worker, threads, gpus):
                     self._loop.send(self._zygote, ("fork", worker, threads, gpus))
-                case plan.KillWorker(worker):
+                case do.SetUp(worker, environment):
+                    self._send(worker, ("set_up", environment))
+                case do.KillWorker(worker):
                     self._loop.send(self._zygote, ("kill", worker))
-                case plan.Grant(client, request, worker):
+                case do.Grant(client, request, worker):
                     self._send(client, ("grant", request, worker))
-                case plan.Refuse(client, request, reason):
-                    self._send(client, ("refuse", request, reason))
-                case plan.Reclaim(client):
+                case do.Refuse(client, request, error):
+                    self._send(client, ("refuse", request, dumps_error(error)))
+                case do.Reclaim(client):
                     self._send(client, ("reclaim",))
-                case plan.Become(worker, actor_id):
+                case do.Become(worker, actor_id):
                     actor = self._scheduler.actors[actor_id]
                     self._send(worker, ("become", actor_id, actor.spec, actor.request, actor.restarts))
-                case plan.ActorChanged(client, actor_id, state, home, cause):
+                case do.ActorChanged(client, actor_id, state, home, cause):
                     self._send(client, ("actor", actor_id, state, home, cause))
+                case do.GroupChanged(client, group, standing):
+                    self._send(client, ("group", group, standing))
 
     def _send(self, client: int, message: Message) -> None:
         connection = self._clients.get(client)

@@ -1,152 +1,71 @@
 """Who gets which worker: events in, instructions out. No sockets, no clock, no processes in here.
 
-A caller states its demand per scheduling class (resources); the scheduler grants it workers (leases) as resources
+A caller states its demand per scheduling class (`Request`); the scheduler grants it workers (leases) as resources
 become free, and starts or reuses worker processes for that. An actor gets a worker of its own. A worker that is
-blocked in ``get`` lends its CPUs to others meanwhile.
+blocked in ``get`` lends its CPUs to others meanwhile. A placement group moves resources from the node's pool into one
+pool per bundle, from which the requests that name the group take.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
 
-from rlray.core.resources import UNIT, Shape, fits
-
-WorkerState = Literal["starting", "idle", "leased", "actor", "dying"]
-ActorState = Literal["pending", "alive", "restarting", "dead"]
+from rlray.core.exceptions import (
+    ActorPlacementGroupRemoved,
+    RaySystemError,
+    RuntimeEnvSetupError,
+    TaskPlacementGroupRemoved,
+)
+from rlray.core.local.instructions import (
+    ActorChanged,
+    Become,
+    Grant,
+    GroupChanged,
+    Instruction,
+    KillWorker,
+    Reclaim,
+    Refuse,
+    SetUp,
+    StartWorker,
+)
+from rlray.core.local.records import Actor, Group
+from rlray.core.local.waiting import Waiting
+from rlray.core.local.workers import Worker, Workers
+from rlray.core.pools import Gpus, Pool, take_together
+from rlray.core.resources import UNIT, Request, Shape
+from rlray.core.serialization import dumps_error
 
 _MAX_FAILED_STARTS = 5
-
-
-# -- instructions ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class StartWorker:
-    """Fork a worker that computes with ``threads`` threads and sees ``gpus``."""
-
-    worker: int
-    threads: int
-    gpus: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class KillWorker:
-    """End a worker's process."""
-
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """Tell ``client`` that it may send tasks of its class ``request`` straight to ``worker``."""
-
-    client: int
-    request: Shape
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """Tell ``client`` that no worker can be started for its tasks of class ``request``."""
-
-    client: int
-    request: Shape
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reclaim:
-    """Ask ``client`` to return leases that it does not use at this moment."""
-
-    client: int
-
-
-@dataclass(frozen=True, slots=True)
-class Become:
-    """Tell ``worker`` to construct the actor."""
-
-    worker: int
-    actor: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ActorChanged:
-    """Tell ``client`` how the actor stands; ``cause`` is a pickled error if it is dead, None otherwise."""
-
-    client: int
-    actor: bytes
-    state: ActorState
-    worker: int | None
-    cause: bytes | None
-
-
-Instruction = StartWorker | KillWorker | Grant | Refuse | Reclaim | Become | ActorChanged
-
-
-# -- state -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Worker:
-    """A worker process. ``held`` is what it has been given; its CPUs are lent to others while it is ``blocked``."""
-
-    id: int
-    threads: int
-    state: WorkerState = "starting"
-    held: Shape = ()
-    gpus: tuple[tuple[str, int], ...] = ()  # (GPU, amount in 1/10,000)
-    lessee: int | None = None  # the client that a task worker is leased to
-    actor: bytes | None = None
-    blocked: bool = False
-
-
-@dataclass(slots=True)
-class Actor:
-    """An actor. ``spec`` is what its worker needs to construct it; the scheduler never looks inside."""
-
-    id: bytes
-    creator: int
-    request: Shape
-    spec: Any
-    name: tuple[str, str] | None  # (namespace, name)
-    detached: bool
-    restarts_left: int  # -1: without end
-    waits: bool = False  # for the arguments of its constructor
-    state: ActorState = "pending"
-    worker: int | None = None
-    cause: bytes | None = None
-    restarts: int = 0
-    watchers: set[int] = field(default_factory=set)
-
-
-def _gpu_names(gpus: Sequence[tuple[str, int]]) -> tuple[str, ...]:
-    return tuple(name for name, _ in gpus)
+_REMEMBERED = 1_000  # dead actors, and removed groups, of which one can still be told what became of them
 
 
 class Scheduler:
     """The state of one node. Every event method returns what is to be done, in order."""
 
     def __init__(self, total: Shape, gpus: Sequence[str], first_worker: int, max_idle: int) -> None:
-        self.total = dict(total)
-        self.free = dict(total)
-        self.gpus = dict.fromkeys(gpus, UNIT)
-        self.workers: dict[int, Worker] = {}
+        self.node = Pool(total, dict.fromkeys(gpus, UNIT))
+        self.workers = Workers(first_worker)
         self.actors: dict[bytes, Actor] = {}
+        self.groups: dict[bytes, Group] = {}
         self.names: dict[tuple[str, str], bytes] = {}
-        self._demand: OrderedDict[tuple[int, Shape], int] = OrderedDict()
-        self._unplaced: deque[bytes] = deque()  # actors that wait for resources
-        self._next_worker = first_worker
+        self.group_names: dict[tuple[str, str], bytes] = {}
+        self._demand: OrderedDict[tuple[int, Request], int] = OrderedDict()
+        self._unplaced: Waiting[Request] = Waiting()  # actors that wait for resources
+        self._waiting_groups: Waiting[tuple[Shape, ...]] = Waiting()
+        self._actors_of: dict[int, set[bytes]] = {}  # client -> living actors that it made or watches
+        self._dead: deque[bytes] = deque()
+        self._removed: deque[bytes] = deque()
         self._max_idle = max_idle
         self._failed_starts = 0
 
     # -- events: tasks -----------------------------------------------------------------------------------------------
 
-    def demand(self, client: int, request: Shape, count: int) -> list[Instruction]:
+    def demand(self, client: int, request: Request, count: int) -> list[Instruction]:
         """``client`` could use ``count`` more workers for tasks of class ``request``."""
         key = (client, request)
+        if count and request.group and self._living_group(request.group) is None:
+            return [Refuse(client, request, TaskPlacementGroupRemoved())]
         if count:
             self._demand[key] = count
         else:
@@ -158,8 +77,17 @@ class Scheduler:
         lease = self.workers.get(worker)
         if lease is None or lease.state != "leased" or lease.lessee != client:
             return []
-        self._release(lease)
         return [*self._retire(lease), *self._dispatch()]
+
+    def retired(self, client: int, worker: int) -> list[Instruction]:
+        """``client`` gives a lease back, and the worker takes no other: it ends by itself."""
+        lease = self.workers.get(worker)
+        if lease is None or lease.state != "leased" or lease.lessee != client:
+            return []
+        self._release(lease)
+        self.workers.withdraw(lease)
+        lease.state = "dying"
+        return list(self._dispatch())
 
     def blocked(self, worker: int, blocked: bool) -> list[Instruction]:
         """A worker began or ended to wait in ``get``."""
@@ -168,9 +96,9 @@ class Scheduler:
             return []
         record.blocked = blocked
         cpus = dict(record.held).get("CPU", 0)
-        if cpus:
-            self.free["CPU"] += cpus if blocked else -cpus  # below zero: more run than there are CPUs, for a while
-        return list(self._dispatch()) if blocked else []
+        if cpus and record.pool is not None:
+            record.pool.add((("CPU", cpus),), (), 1 if blocked else -1)  # below zero: more run than there are CPUs
+        return self._dispatch() if blocked else []
 
     # -- events: processes -------------------------------------------------------------------------------------------
 
@@ -180,26 +108,43 @@ class Scheduler:
         if record is None or record.state != "starting":
             return []
         self._failed_starts = 0
-        if record.actor is not None:
-            record.state = "actor"
-            return [Become(worker, record.actor)]
-        if record.lessee is None:
-            record.state = "idle"
-            return list(self._dispatch())
-        record.state = "leased"
-        return [Grant(record.lessee, record.held, worker)]
+        if record.request is not None:
+            return self._employ(record)
+        self.workers.rest(record)
+        return self._dispatch()
+
+    def set_up(self, worker: int, failure: str | None) -> list[Instruction]:
+        """A worker has set itself up with the environment that it was told, or says why it could not."""
+        record = self.workers.get(worker)
+        if record is None or record.state != "setting up" or record.request is None:
+            return []
+        if failure is None:
+            record.environment = record.request.environment
+            return self._employ(record)
+        error = RuntimeEnvSetupError(f"a worker could not be set up with {record.request.environment}: {failure}")
+        lessee, actor = record.lessee, self._actor_in(record)
+        out = self._kill(record)
+        if lessee is not None:
+            self._demand.pop((lessee, record.request), None)
+            out.append(Refuse(lessee, record.request, error))
+        if actor is not None:
+            out += self._end(actor, dumps_error(error))
+        return out
 
     def died(self, worker: int, cause: bytes) -> list[Instruction]:
         """A worker's process has ended; ``cause`` is a pickled error that says how."""
-        record = self.workers.pop(worker, None)
+        record = self.workers.get(worker)
         if record is None:
             return []
+        lessee, request = record.lessee, record.request
+        self.workers.remove(worker)
         self._release(record)
         out: list[Instruction] = []
-        if record.state == "starting" and record.lessee is not None:
-            out += self._start_failed(record.lessee, record.held)
-        if record.actor is not None:
-            out += self._actor_lost(self.actors[record.actor], cause)
+        if record.state in ("starting", "setting up") and lessee is not None and request is not None:
+            out += self._start_failed(lessee, request)
+        actor = self._actor_in(record)
+        if actor is not None:
+            out += self._actor_lost(actor, cause)
         return [*out, *self._dispatch()]
 
     def client_gone(self, client: int, cause: bytes) -> list[Instruction]:
@@ -207,18 +152,17 @@ class Scheduler:
         for key in [key for key in self._demand if key[0] == client]:
             del self._demand[key]
         out: list[Instruction] = []
-        for worker in list(self.workers.values()):
-            if worker.lessee == client:
-                out += self._kill(worker)
-        for actor in list(self.actors.values()):
+        for worker in self.workers.leased_to(client):
+            out += self._kill(worker)
+        for actor in [self.actors[one] for one in self._actors_of.pop(client, ())]:
             actor.watchers.discard(client)
-            if actor.creator == client and not actor.detached and actor.state != "dead":
+            if actor.creator == client and not actor.detached:
                 out += self._end(actor, cause)
         return [*out, *self._dispatch()]
 
     def prestart(self, count: int) -> list[Instruction]:
         """Fork workers that the first tasks and actors will find ready."""
-        return [StartWorker(self._add_worker(threads=1).id, 1, ()) for _ in range(count)]
+        return [StartWorker(self.workers.add(threads=1).id, 1, ()) for _ in range(count)]
 
     # -- events: actors ----------------------------------------------------------------------------------------------
 
@@ -229,13 +173,13 @@ class Scheduler:
                 raise ValueError(f"an actor named {actor.name[1]!r} already lives in namespace {actor.name[0]!r}")
             self.names[actor.name] = actor.id
         self.actors[actor.id] = actor
-        actor.watchers.add(actor.creator)
+        self._watch(actor, actor.creator)
         return [] if actor.waits else self._place(actor)
 
     def actor_arguments(self, actor_id: bytes, error: bytes | None) -> list[Instruction]:
         """The arguments of the actor's constructor are there, or one of them is an error."""
-        actor = self.actors[actor_id]
-        if actor.state == "dead":
+        actor = self._living_actor(actor_id)
+        if actor is None:
             return []
         if error is not None:
             return self._end(actor, error)
@@ -243,25 +187,28 @@ class Scheduler:
         return self._place(actor)
 
     def _place(self, actor: Actor) -> list[Instruction]:
-        self._unplaced.append(actor.id)
+        if actor.request.group and self._living_group(actor.request.group) is None:
+            return self._end(actor, dumps_error(ActorPlacementGroupRemoved()))
+        self._unplaced.add(actor.request, actor.id)
         return [*self._dispatch(), *self._reclaim()]
 
     def actor_ready(self, actor_id: bytes) -> list[Instruction]:
         """The actor's constructor has returned."""
-        actor = self.actors[actor_id]
-        if actor.state == "dead":
+        actor = self._living_actor(actor_id)
+        if actor is None:
             return []
         actor.state = "alive"
         return self._tell(actor)
 
     def actor_failed(self, actor_id: bytes, cause: bytes) -> list[Instruction]:
         """The actor's constructor raised, or the actor asked to leave: it is not restarted."""
-        return [*self._end(self.actors[actor_id], cause), *self._dispatch()]
+        actor = self._living_actor(actor_id)
+        return [] if actor is None else [*self._end(actor, cause), *self._dispatch()]
 
     def kill_actor(self, actor_id: bytes, cause: bytes, no_restart: bool) -> list[Instruction]:
         """Somebody wants the actor's process ended."""
-        actor = self.actors.get(actor_id)
-        if actor is None or actor.state == "dead":
+        actor = self._living_actor(actor_id)
+        if actor is None:
             return []
         if no_restart or actor.worker is None:
             return [*self._end(actor, cause), *self._dispatch()]
@@ -272,114 +219,217 @@ class Scheduler:
         actor = self.actors.get(actor_id)
         if actor is None:
             return [ActorChanged(client, actor_id, "dead", None, None)]
-        actor.watchers.add(client)
+        if actor.state != "dead":
+            self._watch(actor, client)
         return [ActorChanged(client, actor_id, actor.state, actor.worker, actor.cause)]
+
+    def _watch(self, actor: Actor, client: int) -> None:
+        actor.watchers.add(client)
+        self._actors_of.setdefault(client, set()).add(actor.id)
+
+    def unwatch_actor(self, client: int, actor_id: bytes) -> None:
+        """``client`` has no handle to the actor any more."""
+        actor = self.actors.get(actor_id)
+        if actor is not None:
+            actor.watchers.discard(client)
+            if client != actor.creator:
+                self._forget_tie(client, actor)
+
+    def _forget_tie(self, client: int, actor: Actor) -> None:
+        theirs = self._actors_of.get(client, set())
+        theirs.discard(actor.id)
+        if not theirs:
+            self._actors_of.pop(client, None)
+
+    # -- events: placement groups ------------------------------------------------------------------------------------
+
+    def create_group(self, group: Group, creator: int, detached: bool) -> list[Instruction]:
+        """Set resources aside as soon as they are free. A group that an actor made ends with it, unless detached.
+
+        Raises: ValueError if its name is taken.
+        """
+        if group.name is not None:
+            if group.name in self.group_names:
+                raise ValueError(f"a placement group named {group.name[1]!r} already exists")
+            self.group_names[group.name] = group.id
+        self.groups[group.id] = group
+        group.watchers.add(creator)
+        maker = self.actor_of(creator)
+        if maker is not None and not detached:
+            maker.groups.add(group.id)
+        self._waiting_groups.add(group.bundles, group.id)
+        out = self._dispatch()
+        return out if group.state == "created" else [*out, *self._reclaim()]
+
+    def remove_group(self, client: int, group_id: bytes, cause: bytes) -> list[Instruction]:
+        """Give a group's resources back and end what runs with them; ``client``, who asks for it, is not told."""
+        return [*self._remove(group_id, cause, client), *self._dispatch()]
+
+    def _remove(self, group_id: bytes, cause: bytes, client: int | None = None) -> list[Instruction]:
+        group = self._living_group(group_id)
+        if group is None:
+            return []
+        out: list[Instruction] = [
+            GroupChanged(watcher, group.id, "removed") for watcher in sorted(group.watchers) if watcher != client
+        ]
+        for pool in group.pools:
+            self.node.add(tuple(pool.free.items()), tuple(pool.gpus.items()))
+        group.state, group.pools = "removed", []
+        group.watchers.clear()
+        self._waiting_groups.discard(group.bundles, group.id)
+        if group.name is not None:
+            del self.group_names[group.name]
+        self._removed.append(group.id)
+        if len(self._removed) > _REMEMBERED:
+            del self.groups[self._removed.popleft()]
+        return [*out, *self._evict(group, cause)]
+
+    def _evict(self, group: Group, cause: bytes) -> list[Instruction]:
+        """End what runs in a removed group, and refuse what waits for it."""
+        out: list[Instruction] = []
+        refused = [key for key in self._demand if key[1].group == group.id]
+        for worker in [self.workers[number] for number in sorted(group.workers)]:
+            worker.pool = self.node  # where what it holds goes when it has ended
+            if worker.state in ("starting", "setting up") and worker.lessee is not None and worker.request is not None:
+                refused.append((worker.lessee, worker.request))
+            actor = self._actor_in(worker)
+            out += self._end(actor, cause) if actor is not None else self._kill(worker)
+        group.workers.clear()
+        for homeless in self._unplaced.of_kinds(lambda request: request.group == group.id):
+            out += self._end(self.actors[homeless], dumps_error(ActorPlacementGroupRemoved()))
+        for key in dict.fromkeys(refused):
+            self._demand.pop(key, None)
+            out.append(Refuse(*key, TaskPlacementGroupRemoved()))
+        return out
+
+    def watch_group(self, client: int, group_id: bytes) -> list[Instruction]:
+        """``client`` wants to know how the group stands, now and after each change."""
+        group = self._living_group(group_id)
+        if group is not None:
+            group.watchers.add(client)
+        return [GroupChanged(client, group_id, group.state if group is not None else "removed")]
+
+    def _living_group(self, group_id: bytes) -> Group | None:
+        group = self.groups.get(group_id)
+        return group if group is not None and group.state != "removed" else None
 
     # -- placing -----------------------------------------------------------------------------------------------------
 
-    def _dispatch(self) -> Iterator[Instruction]:
-        first_new = self._next_worker
-        for _ in range(len(self._unplaced)):
-            actor = self.actors[self._unplaced.popleft()]
-            if actor.state == "dead":
-                continue
-            gpus = self._take(actor.request)
-            if gpus is None:
-                self._unplaced.append(actor.id)
-                continue
-            worker = self._worker_for(actor.request, gpus)
-            worker.actor = actor.id
-            actor.worker = worker.id
-            if worker.state == "idle":
-                worker.state = "actor"
-                yield Become(worker.id, actor.id)
-            elif worker.id >= first_new:
-                yield StartWorker(worker.id, worker.threads, _gpu_names(gpus))
+    def _dispatch(self) -> list[Instruction]:
+        """Give what is free to groups, then to actors, then to tasks."""
+        out: list[Instruction] = []
+        self._waiting_groups.serve(lambda group: self._reserve(self.groups[group], out))
+        self._unplaced.serve(lambda actor: self._house(self.actors[actor], out))
         granted = True
         while granted:  # one each per round, so that no client takes everything
             granted = False
             for key in list(self._demand):
                 client, request = key
-                gpus = self._take(request)
-                if gpus is None:
+                worker = self._hire(request, out)
+                if worker is None:
                     continue
                 granted = True
                 self._demand[key] -= 1
                 if not self._demand[key]:
                     del self._demand[key]
-                worker = self._worker_for(request, gpus)
-                worker.lessee = client
+                self.workers.lease(worker, client)
                 if worker.state == "idle":
-                    worker.state = "leased"
-                    yield Grant(client, request, worker.id)
-                elif worker.id >= first_new:
-                    yield StartWorker(worker.id, worker.threads, _gpu_names(gpus))
+                    out += self._employ(worker)
+        return out
 
-    def _worker_for(self, request: Shape, gpus: tuple[tuple[str, int], ...]) -> Worker:
-        """A worker for what was reserved: one that nobody uses, else a new one."""
-        threads = _threads(request)
-        spare = (worker for worker in self.workers.values() if _unbound(worker) and worker.threads == threads)
-        worker = next(spare, None) if not gpus else None
+    def _reserve(self, group: Group, out: list[Instruction]) -> bool:
+        pools = take_together(self.node, group.bundles)
+        if pools is None:
+            return False
+        group.pools, group.state = pools, "created"
+        out += [GroupChanged(client, group.id, "created") for client in sorted(group.watchers)]
+        return True
+
+    def _house(self, actor: Actor, out: list[Instruction]) -> bool:
+        worker = self._hire(actor.request, out)
         if worker is None:
-            worker = self._add_worker(threads)
-        worker.held, worker.gpus = request, gpus
+            return False
+        worker.actor, actor.worker = actor.id, worker.id
+        if worker.state == "idle":
+            out += self._employ(worker)
+        return True
+
+    def _hire(self, request: Request, out: list[Instruction]) -> Worker | None:
+        """A worker for the request with its resources reserved; None if they are not free."""
+        pools: Sequence[Pool] = (self.node,)
+        if request.group:
+            group = self._living_group(request.group)
+            pools = [] if group is None else group.pools
+            if request.bundle >= 0:
+                pools = pools[request.bundle : request.bundle + 1]
+        for pool in pools:
+            gpus = pool.take(request.resources)
+            if gpus is not None:
+                worker = self._worker_for(request, gpus, out)
+                worker.request, worker.held, worker.pool, worker.gpus = request, request.resources, pool, gpus
+                if request.group:
+                    self.groups[request.group].workers.add(worker.id)
+                return worker
+        return None
+
+    def _worker_for(self, request: Request, gpus: Gpus, out: list[Instruction]) -> Worker:
+        """A worker for what was reserved: one that nobody uses, else a new one."""
+        threads = max(1, dict(request.resources).get("CPU", 0) // UNIT)
+        worker = self.workers.find(threads, request.environment) if not gpus else None
+        if worker is None:
+            worker = self.workers.add(threads)
+            out.append(StartWorker(worker.id, threads, tuple(name for name, _ in gpus)))
+        self.workers.withdraw(worker)
         return worker
 
-    def _add_worker(self, threads: int) -> Worker:
-        worker = self.workers[self._next_worker] = Worker(self._next_worker, threads)
-        self._next_worker += 1
-        return worker
-
-    def _take(self, request: Shape) -> tuple[tuple[str, int], ...] | None:
-        """Reserve the resources; the GPUs chosen, or None if something is missing."""
-        if not fits(request, self.free):
-            return None
-        wanted = dict(request).get("GPU", 0)
-        chosen: list[tuple[str, int]] = []
-        if 0 < wanted < UNIT:  # the fullest GPU that still has room
-            room = [(left, name) for name, left in self.gpus.items() if left >= wanted]
-            if not room:
-                return None
-            chosen = [(min(room)[1], wanted)]
-        elif wanted:
-            whole = [name for name, left in self.gpus.items() if left == UNIT]
-            if len(whole) * UNIT < wanted:
-                return None
-            chosen = [(name, UNIT) for name in whole[: wanted // UNIT]]
-        for name, parts in request:
-            self.free[name] -= parts
-        for name, parts in chosen:
-            self.gpus[name] -= parts
-        return tuple(chosen)
+    def _employ(self, worker: Worker) -> list[Instruction]:
+        """A connected worker can begin, or is set up for it first."""
+        request = worker.request
+        assert request is not None
+        if worker.environment is None and not request.environment:
+            worker.environment = ""
+        if worker.environment != request.environment:
+            worker.state = "setting up"
+            return [SetUp(worker.id, request.environment)]
+        if worker.actor is not None:
+            worker.state = "actor"
+            return [Become(worker.id, worker.actor)]
+        assert worker.lessee is not None
+        worker.state = "leased"
+        return [Grant(worker.lessee, request, worker.id)]
 
     def _release(self, worker: Worker) -> None:
-        for name, parts in worker.held:
-            if not (worker.blocked and name == "CPU"):  # lent already
-                self.free[name] += parts
-        for name, parts in worker.gpus:
-            self.gpus[name] += parts
-        worker.held, worker.blocked = (), False
+        if worker.pool is not None:
+            held = worker.held
+            if worker.blocked:  # its CPUs are lent already
+                held = tuple((name, parts) for name, parts in held if name != "CPU")
+            worker.pool.add(held, worker.gpus)
+        if worker.request is not None and worker.request.group in self.groups:
+            self.groups[worker.request.group].workers.discard(worker.id)
+        worker.held, worker.pool, worker.gpus, worker.blocked = (), None, (), False
 
     def _retire(self, worker: Worker) -> list[Instruction]:
-        """A task worker's lease has ended: keep it for the next, unless it has seen a GPU or too many idle."""
-        idle = sum(other.state == "idle" for other in self.workers.values())
-        worker.lessee = None
-        if worker.gpus or idle >= self._max_idle:
-            worker.gpus = ()
+        """A task worker's lease has ended: keep it for the next, unless it has seen a GPU."""
+        has_seen_gpu = bool(worker.gpus)
+        self._release(worker)
+        if has_seen_gpu:
             return self._kill(worker)
-        worker.state = "idle"
-        return []
+        self.workers.rest(worker)
+        superfluous = self.workers.longest_idle(self._max_idle)
+        return [] if superfluous is None else self._kill(superfluous)
 
     def _reclaim(self) -> list[Instruction]:
-        if not self._demand and not self._unplaced:
+        """Ask for unused leases back, from everybody who stands in the way of somebody else."""
+        if not self._demand and not self._unplaced and not self._waiting_groups:
             return []
-        asked = set()
-        for worker in self.workers.values():
-            if worker.state == "leased" and worker.lessee is not None:
-                wanted_by_others = any(key != (worker.lessee, worker.held) for key in self._demand)
-                if self._unplaced or wanted_by_others:
-                    asked.add(worker.lessee)
-        return [Reclaim(client) for client in sorted(asked)]
+        if self._unplaced or self._waiting_groups or len(self._demand) > 1:
+            return [Reclaim(client) for client in self.workers.lessees()]
+        (only,) = self._demand
+        return [
+            Reclaim(client)
+            for client in self.workers.lessees()
+            if any((client, worker.request) != only for worker in self.workers.leased_to(client))
+        ]
 
     def reclaim(self) -> list[Instruction]:
         """Ask again for unused leases while somebody waits for resources."""
@@ -390,29 +440,29 @@ class Scheduler:
     def _kill(self, worker: Worker) -> list[Instruction]:
         if worker.state == "dying":
             return []
-        worker.state, worker.lessee = "dying", None
+        self.workers.withdraw(worker)
+        worker.state = "dying"
         return [KillWorker(worker.id)]
 
-    def _start_failed(self, client: int, request: Shape) -> list[Instruction]:
+    def _start_failed(self, client: int, request: Request) -> list[Instruction]:
         self._failed_starts += 1
         if self._failed_starts >= _MAX_FAILED_STARTS:
             self._failed_starts = 0
             self._demand.pop((client, request), None)
-            return [Refuse(client, request, f"{_MAX_FAILED_STARTS} worker processes in a row died while starting")]
+            error = RaySystemError(f"{_MAX_FAILED_STARTS} worker processes in a row died while starting")
+            return [Refuse(client, request, error)]
         self._demand[client, request] = self._demand.get((client, request), 0) + 1
         return []
 
     def _actor_lost(self, actor: Actor, cause: bytes) -> list[Instruction]:
         actor.worker = None
-        if actor.state == "dead":
-            return []
         if actor.restarts_left == 0:
             return self._end(actor, cause)
         if actor.restarts_left > 0:
             actor.restarts_left -= 1
         actor.restarts += 1
         actor.state = "restarting"
-        self._unplaced.append(actor.id)
+        self._unplaced.add(actor.request, actor.id)
         return self._tell(actor)
 
     def _end(self, actor: Actor, cause: bytes) -> list[Instruction]:
@@ -421,9 +471,19 @@ class Scheduler:
         actor.state, actor.cause, actor.spec = "dead", cause, None
         if actor.name is not None:
             self.names.pop(actor.name, None)
+        self._unplaced.discard(actor.request, actor.id)
         out = self._tell(actor)
-        if actor.worker is not None:
-            out += self._kill(self.workers[actor.worker])
+        for client in {actor.creator, *actor.watchers}:
+            self._forget_tie(client, actor)
+        actor.watchers.clear()
+        worker = self.workers.get(actor.worker)
+        if worker is not None:
+            out += self._kill(worker)
+        self._dead.append(actor.id)
+        if len(self._dead) > _REMEMBERED:
+            del self.actors[self._dead.popleft()]
+        for group in sorted(actor.groups):
+            out += self._remove(group, cause)
         return out
 
     def _tell(self, actor: Actor) -> list[Instruction]:
@@ -433,41 +493,72 @@ class Scheduler:
 
     # -- looking in --------------------------------------------------------------------------------------------------
 
+    def _living_actor(self, actor_id: bytes | None) -> Actor | None:
+        actor = self.actors.get(actor_id) if actor_id is not None else None
+        return actor if actor is not None and actor.state != "dead" else None
+
+    def _actor_in(self, worker: Worker) -> Actor | None:
+        return self._living_actor(worker.actor)
+
     def actor_of(self, worker: int) -> Actor | None:
         """The living actor whose process the worker is."""
         record = self.workers.get(worker)
-        actor = self.actors[record.actor] if record is not None and record.actor is not None else None
-        return actor if actor is not None and actor.state != "dead" else None
+        return self._actor_in(record) if record is not None else None
 
     def available(self) -> Mapping[str, int]:
         """What is free, in 1/10,000 by name; never below zero."""
-        return {name: max(0, parts) for name, parts in self.free.items()}
+        return {name: max(0, parts) for name, parts in self.node.free.items()}
 
     def validate(self) -> None:
         """Check every invariant; for tests, after each event."""
-        used = dict.fromkeys(self.total, 0)
-        gpus = dict.fromkeys(self.gpus, 0)
-        for worker in self.workers.values():
+        self.workers.validate()
+        created = [group for group in self.groups.values() if group.state == "created"]
+        used = {id(pool): dict.fromkeys(pool.total, 0) for pool in self._pools()}
+        gpus = {id(pool): dict.fromkeys(self.node.gpus, 0) for pool in self._pools()}
+        for worker in self.workers:
+            if worker.pool is None:
+                assert not worker.held
+                assert not worker.gpus
+                continue
             for name, parts in worker.held:
-                if not (worker.blocked and name == "CPU"):
-                    used[name] += parts
+                used[id(worker.pool)][name] += 0 if worker.blocked and name == "CPU" else parts
             for name, parts in worker.gpus:
-                gpus[name] += parts
-            assert worker.state != "idle" or (not worker.held and worker.lessee is None)
-            assert worker.state != "leased" or worker.lessee is not None
-        assert {n: self.total[n] - used[n] for n in used} == self.free, "resources were lost or made"
-        assert all(self.gpus[name] == UNIT - taken >= 0 for name, taken in gpus.items())
+                gpus[id(worker.pool)][name] += parts
+        for group in created:
+            for bundle, pool in zip(group.bundles, group.pools, strict=True):
+                assert {name: parts - used[id(pool)][name] for name, parts in bundle} == pool.free
+                for name, parts in bundle:
+                    used[id(self.node)][name] += parts
+                for name in pool.gpus:
+                    gpus[id(self.node)][name] += pool.gpus[name] + gpus[id(pool)][name]
+        total = self.node.total
+        assert {name: total[name] - used[id(self.node)][name] for name in total} == self.node.free, "lost or made"
+        assert {name: UNIT - taken for name, taken in gpus[id(self.node)].items()} == self.node.gpus
+        assert all(left >= 0 for pool in self._pools() for left in pool.gpus.values())
         assert all(count > 0 for count in self._demand.values())
         for actor in self.actors.values():
-            assert actor.name is None or actor.state == "dead" or self.names[actor.name] == actor.id
-            if actor.worker is not None and actor.state != "dead":
-                assert self.workers[actor.worker].actor == actor.id
+            self._validate_actor(actor)
+        for client, theirs in self._actors_of.items():
+            for one in theirs:
+                assert self.actors[one].state != "dead"
+                assert client == self.actors[one].creator or client in self.actors[one].watchers
+        for group in self.groups.values():
+            assert group.state != "removed" or not (group.pools or group.workers or group.watchers)
+            assert group.name is None or group.state == "removed" or self.group_names[group.name] == group.id
+            for number in group.workers:
+                request = self.workers[number].request
+                assert request is not None
+                assert request.group == group.id
 
+    def _pools(self) -> list[Pool]:
+        return [self.node, *(pool for group in self.groups.values() for pool in group.pools)]
 
-def _unbound(worker: Worker) -> bool:
-    """Whether nobody has been promised the worker yet."""
-    return worker.state == "idle" or (worker.state == "starting" and worker.lessee is None and worker.actor is None)
-
-
-def _threads(request: Shape) -> int:
-    return max(1, dict(request).get("CPU", 0) // UNIT)
+    def _validate_actor(self, actor: Actor) -> None:
+        if actor.state == "dead":
+            assert not actor.watchers
+            return
+        assert actor.name is None or self.names[actor.name] == actor.id
+        for watcher in actor.watchers:
+            assert actor.id in self._actors_of[watcher]
+        if actor.worker is not None:
+            assert self.workers[actor.worker].actor == actor.id

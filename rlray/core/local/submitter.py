@@ -1,6 +1,6 @@
 """Tasks on their way: which worker gets which, how many at once, and what happens when one dies.
 
-Per scheduling class (resources) the caller holds leases on workers and sends tasks straight to them. Short tasks are
+Per scheduling class (`Request`) the caller holds leases on workers and sends tasks straight to them. Short tasks are
 sent many at a time; how many follows their measured duration, so that a short task never waits long behind others
 while another worker is idle, and what has not been started can be taken back.
 """
@@ -14,18 +14,19 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rlray.core.engine import CallSpec
-from rlray.core.exceptions import RaySystemError, TaskCancelledError, TaskUnschedulableError, WorkerCrashedError
+from rlray.core.exceptions import TaskCancelledError, WorkerCrashedError
 from rlray.core.local.loop import Loop
 from rlray.core.local.references import Payload, References
 from rlray.core.local.tasks import Task, batch_to_wire, first_error
 from rlray.core.local.wire import Message
-from rlray.core.resources import Shape, describe, fits
+from rlray.core.resources import Request, Shape
 from rlray.core.serialization import dumps_error
 
 _AHEAD = 0.010  # seconds of work that a worker may be sent ahead
 _STUCK = 0.020  # seconds without an answer after which what was sent ahead is taken back
 _MAX_AHEAD = 1_000  # tasks
 COMPANY = 64  # tasks that are worth a message of their own while every worker is busy
+_SHARE = 0.0005  # seconds of work at least that a worker is sent, if there is as much
 _WORTH_MOVING = 0.002  # seconds of work that a worker has before some of it is moved to an idle one
 _LINGER = 0.050  # seconds an unused lease is kept for the next task
 _ZERO_COST_LEASES = 16  # workers at most for tasks that ask for nothing
@@ -50,6 +51,12 @@ class Host(Protocol):
     def hold(self) -> None:
         """Call `flush` before anybody waits, or soon."""
 
+    def request(self, spec: CallSpec) -> Request:
+        """What a call of ``spec``, made here and now, asks of the scheduler. Raises TaskUnschedulableError."""
+
+    def captures(self) -> bool:
+        """Whether what is called here and now goes into the caller's placement group."""
+
 
 @dataclass(slots=True)
 class Lease:
@@ -69,13 +76,15 @@ class Lease:
 class Lane:
     """All tasks of one class."""
 
-    request: Shape
+    request: Request
     most: int  # workers to ask for at once: what the machine can hold
     ready: deque[Task] = field(default_factory=deque)
     leases: dict[int, Lease] = field(default_factory=dict)
     demanded: int = 0
-    vacant: bool = False  # some lease has nothing to do
+    eager: bool = False  # a worker has nothing to do, and what comes next is worth sending to it alone
+    least: int = 1  # tasks that are worth waking one more worker for
     full: bool = False  # no lease can take more until something is answered
+    forgotten: bool = False  # there is another one for its class now, or none
 
 
 class Submitter:
@@ -84,24 +93,33 @@ class Submitter:
     def __init__(self, host: Host, total: Shape) -> None:
         self._host = host
         self._total = dict(total)
-        self._lanes: dict[Shape, Lane] = {}
+        self._lanes: dict[Request, Lane] = {}
+        self._here = object()  # stands for this submitter where it must not be kept alive
         self._lane_of: dict[int, Lane] = {}  # by leased worker
         self._known: dict[int, set[bytes]] = {}  # code that a process has already
         self._mean: dict[bytes, float] = {}  # measured seconds per call, by code
         self._contended_until = 0.0
-        self._held: set[Shape] = set()  # lanes with tasks that wait for company
+        self._held: set[Request] = set()  # lanes with tasks that wait for company
 
     def lane(self, spec: CallSpec) -> Lane:
-        """The lane for calls of ``spec``. Raises TaskUnschedulableError if this machine can never run them."""
-        lane = self._lanes.get(spec.request)
+        """The lane for calls of ``spec``.
+
+        Raises TaskUnschedulableError if this machine can never run them; ValueError if the function has captured a
+        reference of a run that has ended.
+        """
+        home = spec.home
+        if home is not None and home[0] is self._here and not self._host.captures():
+            return home[1]  # type: ignore[no-any-return]
+        if spec.code is not None:
+            for ref in spec.code.refs:
+                self._host.references.entry(ref)
+        request = self._host.request(spec)
+        lane = self._lanes.get(request)
         if lane is None:
-            if not fits(spec.request, self._total):
-                raise TaskUnschedulableError(
-                    f"task {spec.name!r} asks for {describe(spec.request)}, but the cluster has "
-                    f"{describe(tuple(self._total.items()))} in all; ask for less, or give init() more"
-                )
-            fit = [self._total[name] // parts for name, parts in spec.request]
-            lane = self._lanes[spec.request] = Lane(spec.request, min(fit, default=_ZERO_COST_LEASES))
+            fit = [self._total[name] // parts for name, parts in request.resources]
+            lane = self._lanes[request] = Lane(request, min(fit, default=_ZERO_COST_LEASES))
+        if not request.group:  # groups come and go, and their lanes with them
+            spec.home = (self._here, lane)
         return lane
 
     def enqueue(self, lane: Lane, task: Task) -> None:
@@ -115,8 +133,11 @@ class Submitter:
             if error is not None:
                 self._host.finish(task, error)
                 return
+        if lane.forgotten:  # while the task waited for its arguments
+            lane = self._lanes.setdefault(lane.request, Lane(lane.request, lane.most))
+        task.lane = lane
         lane.ready.append(task)
-        if lane.vacant or (not lane.full and len(lane.ready) >= COMPANY):
+        if lane.eager or (not lane.full and len(lane.ready) >= COMPANY):
             self._pump(lane)
         else:
             if lane.demanded < lane.most:
@@ -128,7 +149,9 @@ class Submitter:
     def flush(self) -> None:
         """Send what waits for company."""
         while self._held:
-            self._pump(self._lanes[self._held.pop()])
+            lane = self._lanes.get(self._held.pop())
+            if lane is not None:
+                self._pump(lane)
 
     def tasks(self) -> Iterator[Task]:
         """All that have not ended."""
@@ -147,6 +170,16 @@ class Submitter:
             return 1
         return max(1, min(_MAX_AHEAD, int(_AHEAD / max(mean, 1e-6))))
 
+    def _is_eager(self, lane: Lane) -> bool:
+        idle = [not lease.running for lease in lane.leases.values() if not lease.leaving]
+        return any(idle) and (lane.least == 1 or all(idle))
+
+    def _worth_sharing(self, spec: CallSpec) -> int:
+        """How many tasks like this one are worth waking one more worker for."""
+        assert spec.code is not None
+        mean = self._mean.get(spec.code.id)
+        return 1 if mean is None else max(1, min(_MAX_AHEAD, int(_SHARE / max(mean, 1e-6))))
+
     def _pump(self, lane: Lane) -> None:
         if lane.ready:
             depth = self._depth(lane.ready[0].spec)
@@ -156,12 +189,13 @@ class Submitter:
                 if not lease.stuck and not lease.leaving and len(lease.running) < depth
             ]
             roomy.sort(key=lambda lease: len(lease.running))
+            lane.least = self._worth_sharing(lane.ready[0].spec)
             for i, lease in enumerate(roomy):
-                self._fill(lane, lease, -(-len(lane.ready) // (len(roomy) - i)))
+                self._fill(lane, lease, max(lane.least, -(-len(lane.ready) // (len(roomy) - i))))
                 if not lane.ready:
                     break
         lane.full = bool(lane.ready)
-        lane.vacant = any(not lease.running and not lease.leaving for lease in lane.leases.values())
+        lane.eager = self._is_eager(lane)
         self._state_demand(lane)
 
     def _fill(self, lane: Lane, lease: Lease, share: int) -> None:
@@ -189,8 +223,8 @@ class Submitter:
                 assert code is not None
                 if code.id not in known:
                     known.add(code.id)
-                    codes[code.id] = code.pickled
-            host.post(worker, ("tasks", batch_to_wire(batch, worker, host.references), codes))
+                    codes[code.id] = code.pickled, host.references.grant(code.refs, worker)
+            host.post(worker, ("tasks", batch_to_wire(batch, worker, host.references, lane.request), codes))
             self._guard(lane, lease)
 
     def _guard(self, lane: Lane, lease: Lease) -> None:
@@ -215,14 +249,18 @@ class Submitter:
         self._host.loop.call_later(_STUCK, look)
 
     def _state_demand(self, lane: Lane) -> None:
-        wanted = min(len(lane.ready), lane.most)  # beyond the leases held: workers blocked in `get` lend their CPUs
+        # beyond the leases held: workers blocked in `get` lend their CPUs
+        wanted = min(-(-len(lane.ready) // lane.least), lane.most)
         if (wanted > lane.demanded) or (lane.demanded and not wanted):
             lane.demanded = wanted
             self._host.tell_node(("demand", lane.request, wanted))
 
-    def granted(self, request: Shape, worker: int) -> None:
+    def granted(self, request: Request, worker: int) -> None:
         """The node leases a worker to this process."""
-        lane = self._lanes[request]
+        lane = self._lanes.get(request)
+        if lane is None:  # its placement group is gone
+            self._host.tell_node(("return", worker))
+            return
         lane.demanded = max(0, lane.demanded - 1)
         running = self._host.sent[worker] = OrderedDict()
         lane.leases[worker] = lease = Lease(worker, running, used=time.monotonic())
@@ -231,13 +269,21 @@ class Submitter:
         if not lease.running:
             self._unused(lane, lease)
 
-    def refused(self, request: Shape, reason: str) -> None:
-        """The node cannot start workers."""
-        lane = self._lanes[request]
+    def refused(self, request: Request, error: bytes) -> None:
+        """The node has no workers for tasks of this class, and says why."""
+        lane = self._lanes.get(request)
+        if lane is None:
+            return
         lane.demanded = 0
-        error: Payload = ("error", dumps_error(RaySystemError(reason)))
         while lane.ready:
-            self._host.finish(lane.ready.popleft(), error)
+            self._host.finish(lane.ready.popleft(), ("error", error))
+        self._forget_if_idle(lane)
+
+    def _forget_if_idle(self, lane: Lane) -> None:
+        """Placement groups come and go: their lanes must not pile up."""
+        if lane.request.group and not (lane.ready or lane.leases or lane.demanded):
+            self._lanes.pop(lane.request, None)
+            lane.forgotten = True
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
@@ -264,17 +310,18 @@ class Submitter:
     def _left(self, lane: Lane, lease: Lease) -> None:
         """A worker that wanted to end has nothing left to answer."""
         self._drop(lane, lease)
-        self._host.tell_node(("kill_worker", lease.worker))
+        self._host.tell_node(("retire", lease.worker))
+        self._host.post(lease.worker, ("end",))
 
     def again(self, task: Task) -> None:
         """Run a task once more, whose function raised what it may be retried for."""
         task.retries -= task.retries > 0
         task.worker = None
-        lane = self.lane(task.spec)
         if task.cancelled:
             self._host.finish(task, _cancelled(task))
         else:
-            self.enqueue(lane, task)
+            assert task.lane is not None
+            self.enqueue(task.lane, task)
 
     def _take_back_from_busiest(self, lane: Lane) -> None:
         busiest = max(lane.leases.values(), key=lambda lease: len(lease.running))
@@ -335,16 +382,17 @@ class Submitter:
     def _return(self, lane: Lane, lease: Lease) -> None:
         self._drop(lane, lease)
         self._host.tell_node(("return", lease.worker))
+        self._forget_if_idle(lane)
 
     def _drop(self, lane: Lane, lease: Lease) -> None:
         del lane.leases[lease.worker], self._lane_of[lease.worker], self._host.sent[lease.worker]
-        lane.vacant = any(not other.running and not other.leaving for other in lane.leases.values())
+        lane.eager = self._is_eager(lane)
 
     def return_unused(self, contended: bool) -> None:
         """Give back every lease without work; if others wait for resources, keep none for a while."""
         if contended:
             self._contended_until = time.monotonic() + 1.0
-        for lane in self._lanes.values():
+        for lane in list(self._lanes.values()):
             for lease in list(lane.leases.values()):
                 if not lease.running and not lane.ready:
                     self._return(lane, lease)
@@ -359,8 +407,8 @@ class Submitter:
             if force and next(iter(self._host.sent[task.worker])) == task.id:
                 self._host.tell_node(("kill_worker", task.worker))
             return
-        lane = self._lanes[task.spec.request]
-        if task in lane.ready:
+        lane = task.lane
+        if lane is not None and task in lane.ready:
             lane.ready.remove(task)
             self._state_demand(lane)
         self._host.finish(task, _cancelled(task))
@@ -378,6 +426,8 @@ class Submitter:
             running, *lost = lost
             if running.cancelled:
                 self._host.finish(running, _cancelled(running))
+            elif running.sink is not None and running.sink.lost():
+                pass  # its calls are made again one by one
             elif running.retries == 0:
                 error = WorkerCrashedError(f"{running.spec.name} failed: {reason}")
                 self._host.finish(running, ("error", dumps_error(error)))
@@ -386,6 +436,7 @@ class Submitter:
                 lost = [running, *lost]
         self._again(lane, lost)
         self._pump(lane)
+        self._forget_if_idle(lane)
 
 
 def _cancelled(task: Task) -> Payload:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlray.core.calls import Slot
 from rlray.core.engine import CallSpec
 from rlray.core.local.references import Entry, Payload, References
 from rlray.core.refs import ObjectRef
+from rlray.core.resources import Request
+
+if TYPE_CHECKING:
+    from rlray.core.local.chunks import LocalChunk
+    from rlray.core.local.generators import Stream
+    from rlray.core.local.submitter import Lane
 
 WireTask = tuple[Any, ...]
 """A task as it travels: ``(id, args)`` if its arguments are the payload ``("args", args)``, which is for positional
@@ -27,12 +33,13 @@ class Task:
         "cancelled",
         "dependencies",  # what fills the slots
         "entries",  # its results'
-        "generator",  # takes in what a streaming task yields
         "id",
+        "lane",  # of the submitter, once it waited there: where it goes if it runs again
         "parent",
         "ready",  # its dependencies are there
         "refs",  # inside the arguments; kept alive until the end
         "retries",  # left; -1: without end
+        "sink",  # takes in what a generator or a chunk gives, instead of entries
         "slots",
         "spec",
         "worker",  # the process that it was sent to
@@ -47,22 +54,23 @@ class Task:
         self.refs: Sequence[ObjectRef] = ()
         self.slots: tuple[Slot, ...] = ()
         self.dependencies: Sequence[ObjectRef] = ()
+        self.lane: Lane | None = None
         self.parent: bytes | None = None
         self.actor: ObjectRef | None = None
-        self.generator: Any = None
+        self.sink: Stream | LocalChunk | None = None
         self.ready = False
         self.cancelled = False
         self.worker: int | None = None
 
 
-def spec_to_wire(spec: CallSpec, once: bool) -> WireSpec:
+def spec_to_wire(spec: CallSpec, once: bool, request: Request) -> WireSpec:
     """What a worker must know to run calls of ``spec``; ``once``: they must not run twice."""
     return (
         spec.code.id if spec.code is not None else spec.method,
         spec.name,
         spec.num_returns,
         once,
-        spec.request,
+        tuple(request),  # a class of its own would cost more than all the rest
         spec.retry_exceptions,
         spec.max_calls,
         spec.concurrency_group,
@@ -83,8 +91,10 @@ def to_wire(task: Task, to: int, references: References) -> WireTask:
     return (task.id, task.arguments, references.grant(task.refs, to), task.slots, dependencies)
 
 
-def batch_to_wire(tasks: Sequence[Task], to: int, references: References) -> list[tuple[WireSpec, list[WireTask]]]:
-    """Tasks in order, those of one kind that follow each other together."""
+def batch_to_wire(
+    tasks: Sequence[Task], to: int, references: References, request: Request
+) -> list[tuple[WireSpec, list[WireTask]]]:
+    """Tasks of one scheduling class in order, those of one kind that follow each other together."""
     runs: list[tuple[WireSpec, list[WireTask]]] = []
     last: tuple[CallSpec, bool] | None = None
     run: list[WireTask] = []
@@ -92,7 +102,7 @@ def batch_to_wire(tasks: Sequence[Task], to: int, references: References) -> lis
         once = task.retries == 0
         if last is None or last[0] is not task.spec or last[1] is not once:
             last, run = (task.spec, once), []
-            runs.append((spec_to_wire(task.spec, once), run))
+            runs.append((spec_to_wire(task.spec, once, request), run))
         arguments = task.arguments
         run.append((task.id, arguments[1]) if arguments[0] == "args" else to_wire(task, to, references))
     return runs

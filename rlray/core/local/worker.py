@@ -11,9 +11,8 @@ from rlray.core.engine import set_current
 from rlray.core.local import logs
 from rlray.core.local.client import Client
 from rlray.core.local.executor import Executor
-from rlray.core.local.zygote import RunSettings
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+from rlray.core.local.settings import RunSettings
+from rlray.core.local.threads import THREAD_VARIABLES
 
 
 def main(settings: RunSettings, process: int, threads: int, gpus: tuple[str, ...]) -> None:

@@ -19,44 +19,19 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from rlray.core.local.loop import Loop
+from rlray.core.local.settings import DRIVER, NODE, RunSettings
 from rlray.core.local.wire import Connection, Message
-from rlray.core.resources import Shape
 
 logger = logging.getLogger(__name__)
 
-NODE, DRIVER, FIRST_WORKER = 0, 1, 2  # process numbers
-_BASE = ("cloudpickle", "numpy", "rlray.core.local.worker")  # what every worker needs
+_BASE = ("cloudpickle", "rlray.core.local.worker")  # what every worker needs
+_LATER = ("numpy", "asyncio")  # what many need; those that are forked first may have to import it themselves
+_AT_ONCE = 0.02  # seconds
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """What every process of a run knows."""
-
-    secret: bytes
-    directory: str  # mode 0700: sockets
-    log_directory: str
-    store_fd: int
-    store_capacity: int
-    total: Shape
-    gpus: tuple[str, ...]
-    namespace: str
-    job_id: str
-    node_id: str
-    driver_pid: int
-    sys_path: tuple[str, ...]
-    preload: tuple[str, ...]
-    log_to_driver: bool
-    threads_set: bool  # the user has set OMP_NUM_THREADS: leave it alone
-
-    def socket_path(self, process: int) -> str:
-        """Where a process of the run listens."""
-        return f"{self.directory}/{process}.sock"
 
 
 def _prctl(option: int, value: int) -> None:
@@ -83,7 +58,9 @@ class Zygote:
         try:
             self._preload(_BASE)
             self._loop.send(self._node, ("ready",))
-            self._preload(("asyncio", *self._settings.preload))
+            self._preload(self._settings.preload)
+            self._loop.poll(_AT_ONCE)  # fork those that the node wants at once, before what takes a while
+            self._preload(_LATER)
             gc.collect()
             gc.freeze()  # the children share these pages: let their collectors not touch them
             watch = self._watch_driver()
@@ -184,7 +161,8 @@ class Zygote:
         for pid in {*self._pids, self._node_pid} - {0}:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self._settings.directory, ignore_errors=True)
+        for directory in (self._settings.directory, self._settings.spill_directory):
+            shutil.rmtree(directory, ignore_errors=True)
         while True:
             for child in _children():
                 with suppress(ProcessLookupError):

@@ -1,0 +1,84 @@
+"""The driver's half of the engine: a client that also starts and ends the processes of the run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+from rlray.core.exceptions import RaySystemError
+from rlray.core.hints import DriverHints
+from rlray.core.local.client import Client
+from rlray.core.local.logs import LogPrinter
+from rlray.core.local.settings import DRIVER, NODE, RunSettings
+from rlray.core.local.wire import Connection
+
+_START_TIMEOUT = 60.0  # seconds
+_STOP_TIMEOUT = 5.0
+
+
+class Driver(Client):
+    """The driver's half of the engine, which also ends all processes."""
+
+    def __init__(
+        self, settings: RunSettings, zygote: subprocess.Popen[bytes], lifeline: socket.socket, node: socket.socket
+    ) -> None:
+        self._printer: LogPrinter | None = None
+        self._hints: DriverHints | None = None
+        self._node_lives = True
+        self._owner_pid = os.getpid()
+        self._zygote, self._lifeline = zygote, lifeline
+        super().__init__(settings, DRIVER, node)
+        try:
+            self.loop.run_until(lambda: self.welcome or self._broken is not None, timeout=_START_TIMEOUT)
+            if not self.welcome:
+                raise RaySystemError(f"the runtime did not start: {_tail(settings) or 'no word from its processes'}")
+        except BaseException:
+            self.shutdown()
+            raise
+        self.loop.start_background()
+        self._hints = DriverHints()
+
+    def _on_lines(self, node: int, key: bytes) -> None:
+        """A worker has printed something."""
+        self._printer = LogPrinter(f"ipc://{self.settings.directory}/logs.sock", key)
+
+    def shutdown(self) -> None:
+        if self._zygote.returncode is not None or os.getpid() != self._owner_pid:  # done, or a forked copy
+            return
+        if self._broken is None:
+            self._broken = RuntimeError("rlray was shut down")
+            self.tell_node(("stop",))
+            self.loop.run_until(lambda: not self._node_lives or self._printer is not None, _STOP_TIMEOUT)
+            if self._printer is not None:
+                self._printer.close(_STOP_TIMEOUT)
+        super().shutdown()
+        if self._hints is not None:
+            self._hints.remove()
+        self._lifeline.close()  # the zygote's sign to end everything, if the node has not told it yet
+        try:
+            self._zygote.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._zygote.send_signal(signal.SIGKILL)  # its children follow
+            self._zygote.wait()
+        os.close(self.settings.store_fd)
+        for directory in (self.settings.directory, self.settings.spill_directory):
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _lost(self, connection: Connection) -> None:
+        if connection.peer == NODE:
+            self._node_lives = False
+        super()._lost(connection)
+
+
+def _tail(settings: RunSettings) -> str:
+    """The last words of the processes that did not start."""
+    text = ""
+    for name in ("zygote.log", "node.log"):
+        with suppress(OSError):
+            text += (Path(settings.log_directory) / name).read_text(errors="replace")[-2000:]
+    return text.strip()

@@ -1,0 +1,36 @@
+"""What every process of a run knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rlray.core.resources import Shape
+
+NODE, DRIVER, FIRST_WORKER = 0, 1, 2  # process numbers
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What the driver has decided when the run began."""
+
+    secret: bytes
+    directory: str  # mode 0700: sockets
+    log_directory: str
+    spill_directory: str  # made when something is spilled, removed at the end
+    store_fd: int
+    store_capacity: int
+    total: Shape
+    gpus: tuple[str, ...]
+    namespace: str
+    job_id: str
+    node_id: str
+    driver_pid: int
+    sys_path: tuple[str, ...]
+    preload: tuple[str, ...]
+    log_to_driver: bool
+    threads_set: bool  # the user has set OMP_NUM_THREADS: leave it alone
+    environment: str  # that the driver's tasks and actors get
+
+    def socket_path(self, process: int) -> str:
+        """Where a process of the run listens."""
+        return f"{self.directory}/{process}.sock"
