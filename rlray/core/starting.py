@@ -1,0 +1,130 @@
+"""``init``: the first process is started before the rest of the runtime is imported, so that both happen at once."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from rlray.core.local.spawn import Spawned
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from rlray.core.engine import Context, Engine
+
+_init_lock = threading.Lock()
+
+
+def init(
+    *,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: Mapping[str, float] | None = None,
+    object_store_memory: int | None = None,
+    object_spilling_directory: str | os.PathLike[str] | None = None,
+    memory: float | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
+    namespace: str | None = None,
+    ignore_reinit_error: bool = False,
+    log_to_driver: bool = True,
+    log_dir: str | os.PathLike[str] | None = None,
+    preload: Sequence[str] = (),
+    engine: str = "local",
+) -> Context:
+    """Start the runtime on this machine; returns when it is ready.
+
+    Guarantees: when this process ends, by whatever signal, every process and all memory of the runtime is gone within
+    two seconds.
+
+    With ``engine="inline"`` there are no other processes: a task runs in the calling thread before ``.remote()``
+    returns, so that breakpoints, prints and profilers work in it. Programs give the same results, because everything
+    else is as with processes: arguments and results are copies, arrays read-only, errors raised by `get`, code that
+    travels by value has globals of its own. What is different:
+
+    * Modules exist once: what a task does to an imported module, to ``os.environ`` or to a class, all see.
+      ``os._exit`` and crashes in a task end the program; Ctrl-C is the running task's error. No runtime environments.
+    * A call runs in a thread of its own if it cannot run at once: an argument is not there yet, or the caller is a
+      coroutine of an actor. Calls of an actor that is in another call run when that one has ended. Coroutines run on a
+      loop in a thread of their actor, calls of actors with ``max_concurrency`` in threads.
+    * A generator runs item by item, as its values are asked for; one that is dropped unread is closed.
+    * Nothing waits for resources: those that are taken are shared. Placement groups are placed at once.
+      CUDA_VISIBLE_DEVICES is left alone.
+    * A call that runs cannot be cancelled, nor stopped by `kill`, unless it is a coroutine.
+
+    Args:
+        num_cpus: How many CPUs tasks may take together; all of the machine's by default. It may be more than the
+            machine has.
+        num_gpus: How many GPUs; those that CUDA may use by default.
+        resources: Amounts of further resources by name, for tasks and actors that ask for them.
+        object_store_memory: Bytes of shared memory at most; 30 % of the machine's by default. Taken only as used.
+        object_spilling_directory: Where values go that do not fit in memory; a folder of the run in the place for
+            temporary files by default. What was written there is removed at the end.
+        memory: Bytes of memory that tasks and actors may book with ``memory=``; by default what the machine has
+            less the object store. Booking sets nothing aside and limits nothing: it decides who runs at once.
+        runtime_env: What all tasks and actors are set up with, see `rlray.core.runtime_env.RuntimeEnv`.
+        namespace: Where named actors live if nothing else is said; one of its own by default.
+        ignore_reinit_error: Do nothing if the runtime is up, instead of raising.
+        log_to_driver: Print what workers print, prefixed ``(name pid=...)``.
+        log_dir: Where the workers' full logs go; by default they are removed at the end.
+        preload: Modules that every worker needs, imported once before the first worker is forked.
+        engine: "local" for worker processes, or "inline". The latter ignores the store's size and spilling directory,
+            logs and ``preload``; it refuses a ``runtime_env``.
+
+    Raises:
+        ValueError: There is no such engine, or an argument is wrong.
+        RuntimeError: The runtime is up already.
+        RaySystemError: Its processes did not start; the message has their last words.
+    """
+    with _init_lock:
+        engines = sys.modules.get("rlray.core.engine")  # not imported: nothing runs
+        if engines is not None and engines.running():
+            if ignore_reinit_error:
+                return engines.current().context()  # type: ignore[no-any-return]
+            raise RuntimeError(
+                "rlray.init() was called before; call rlray.shutdown() first, or pass ignore_reinit_error=True"
+            )
+        common: dict[str, Any] = {
+            "num_cpus": num_cpus,
+            "num_gpus": num_gpus,
+            "resources": resources,
+            "memory": memory,
+            "runtime_env": runtime_env,
+            "namespace": namespace,
+        }
+        if engine == "local":
+            started = _start_processes(
+                object_store_memory=object_store_memory,
+                object_spilling_directory=object_spilling_directory,
+                log_to_driver=log_to_driver,
+                log_dir=log_dir,
+                preload=preload,
+                **common,
+            )
+        elif engine == "inline":
+            from rlray.core.inline.engine import start
+
+            started = start(**common)
+        else:
+            raise ValueError(f"engine of init() must be 'local' or 'inline', got {engine!r}")
+        from rlray.core.api import shutdown
+        from rlray.core.engine import set_current
+
+        atexit.register(shutdown)
+        set_current(started)
+        return started.context()
+
+
+def _start_processes(**arguments: Any) -> Engine:
+    spawned = Spawned()
+    try:
+        import rlray.core.api  # noqa: F401  # while the first process starts
+        from rlray.core.local.launch import start
+
+        return start(spawned, **arguments)
+    except BaseException:
+        spawned.abandon()
+        raise
