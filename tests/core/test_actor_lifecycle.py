@@ -334,6 +334,7 @@ every_leaver = pytest.mark.parametrize("kind", LEAVERS)
 
 
 @every_leaver
+@pytest.mark.processes
 def test_exit_actor_ends_it_for_good(kind: str) -> None:
     """Whatever ``max_restarts`` and ``max_task_retries`` say."""
     actor = LEAVERS[kind].remote()
@@ -382,6 +383,7 @@ def test_exit_actor_inside_a_generator(kind: str) -> None:
 
 
 @every_leaver
+@pytest.mark.processes
 def test_functions_registered_with_atexit_run(kind: str, tmp_path: Path) -> None:
     actor = LEAVERS[kind].remote()
     rlray.get(actor.write_at_exit.remote(tmp_path / "note"), timeout=20)

@@ -13,7 +13,7 @@ import pytest
 import rlray
 from tests.support import wait_until
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.every_engine]
 
 
 @rlray.remote(concurrency_groups={"io": 2, "compute": 1})
@@ -146,6 +146,7 @@ def test_the_group_of_one_call(actor: Any) -> None:
     assert rlray.get(refs, timeout=20) == ["default"] * 3
 
 
+@pytest.mark.processes
 def test_groups_have_threads_of_their_own() -> None:
     actor = Threaded.remote()
     names = {rlray.get(actor.note.remote(i), timeout=20) for i in range(10)}

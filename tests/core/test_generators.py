@@ -19,7 +19,7 @@ import rlray
 from rlray.exceptions import ActorDiedError, RayTaskError, TaskCancelledError, WorkerCrashedError
 from tests.support import wait_until
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.every_engine]
 
 
 @rlray.remote
@@ -143,6 +143,7 @@ def test_num_returns_streaming_said_in_words() -> None:
     assert [rlray.get(ref) for ref in iterator.remote(3)] == [0, 1, 2]
 
 
+@pytest.mark.processes
 def test_values_come_while_the_generator_still_runs(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
 
@@ -324,6 +325,7 @@ def test_large_arrays_are_views_of_shared_memory() -> None:
     assert not any(array.flags.writeable or array.flags.owndata for array in seen)
 
 
+@pytest.mark.processes
 @pytest.mark.usefixtures("fresh")
 class TestASmallStore:
     """With room for a few arrays only, so that what is not freed shows."""
@@ -356,6 +358,7 @@ class TestASmallStore:
         assert len(rlray.get(rlray.put(np.zeros(40_000_000, dtype=np.uint8)))) == 40_000_000
 
 
+@pytest.mark.processes
 def test_a_dropped_generator_runs_to_its_end(tmp_path: Path) -> None:
     log = tmp_path / "log"
     generator = note.remote(log, 20, 0.005)
@@ -367,6 +370,7 @@ def test_a_dropped_generator_runs_to_its_end(tmp_path: Path) -> None:
 # -- processes that die ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.processes
 def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(tmp_path: Path) -> None:
     marker, n = tmp_path / "died", 3_000
 
@@ -383,6 +387,7 @@ def test_a_worker_killed_in_the_middle_loses_and_repeats_nothing(tmp_path: Path)
     assert len({pid for _, pid in values}) == 2
 
 
+@pytest.mark.processes
 def test_without_retries_the_death_is_the_last_reference() -> None:
     @rlray.remote(max_retries=0)
     def fragile() -> Iterator[int]:
@@ -398,6 +403,7 @@ def test_without_retries_the_death_is_the_last_reference() -> None:
         rlray.get(generator.completed())
 
 
+@pytest.mark.processes
 def test_an_actor_killed_in_the_middle() -> None:
     one, error = outcomes(Source.remote().die.remote())
     assert one == 1
@@ -436,6 +442,7 @@ def test_cancel_of_a_running_generator() -> None:
         rlray.get(generator.completed(), timeout=20)
 
 
+@pytest.mark.processes
 def test_cancel_of_a_generator_that_has_not_begun() -> None:
     never = rlray.remote(time.sleep).remote(60)
     generator = count.remote(never)
@@ -463,6 +470,7 @@ def test_cancel_of_a_finished_generator_changes_nothing() -> None:
 # -- waiting ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.processes
 def test_wait_over_several_generators(tmp_path: Path) -> None:
     """Values are processed as they come, whichever generator they are from."""
     gate = tmp_path / "gate"
@@ -540,6 +548,7 @@ def test_a_generator_that_reads_a_generator() -> None:
 # -- backpressure ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.processes
 def test_backpressure(tmp_path: Path) -> None:
     """The generator is never more than the given number of values ahead of its reader."""
     log = tmp_path / "log"
@@ -558,6 +567,7 @@ def test_backpressure_of_an_actors_generator(source: Any) -> None:
     assert outcomes(generator) == list(range(50))
 
 
+@pytest.mark.processes
 def test_backpressure_ends_when_nobody_reads_any_more(tmp_path: Path) -> None:
     log = tmp_path / "log"
     generator = note.options(_generator_backpressure_num_objects=2).remote(log, 10)
@@ -566,6 +576,7 @@ def test_backpressure_ends_when_nobody_reads_any_more(tmp_path: Path) -> None:
     assert wait_until(lambda: noted(log)[-1:] == ["end"], 20)
 
 
+@pytest.mark.processes
 def test_backpressure_survives_a_retry(tmp_path: Path) -> None:
     marker = tmp_path / "died"
 

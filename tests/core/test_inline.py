@@ -520,7 +520,9 @@ def test_leaving_and_ending_from_inside() -> None:
     with pytest.raises(ActorDiedError, match="exit_actor"):
         rlray.get(actor.note.remote("no"))
     other = Log.remote()
-    assert rlray.get(other.__ray_terminate__.remote()) is None
+    assert rlray.get(other.__ray_call__.remote(lambda self, x: (type(self).__name__, x), 1)) == ("Log", 1)
+    with pytest.raises(ActorDiedError, match="__ray_terminate__"):
+        rlray.get(other.__ray_terminate__.remote())
     with pytest.raises(ActorDiedError, match="__ray_terminate__"):
         rlray.get(other.note.remote("no"))
     assert happened == []

@@ -16,7 +16,7 @@ import rlray
 from rlray.exceptions import ActorDiedError, WorkerCrashedError
 from rlray.util import ActorPool
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.every_engine]
 
 
 @rlray.remote
@@ -45,6 +45,7 @@ def test_one_reference_per_item_in_order() -> None:
     assert rlray.get(refs) == [2 * i for i in range(3_000)]
 
 
+@pytest.mark.processes
 def test_a_reference_taken_early_gets_its_value_later() -> None:
     @rlray.remote
     def slow(x: int) -> int:
@@ -70,6 +71,7 @@ def test_no_items() -> None:
     assert list(double.map([]).as_completed()) == []
 
 
+@pytest.mark.processes
 def test_as_completed_gives_each_once_and_the_ready_ones_first() -> None:
     @rlray.remote
     def wait(seconds: float) -> float:
@@ -113,6 +115,7 @@ def test_results_raise_at_the_place_of_the_error_or_give_it() -> None:
     assert values[:3] + values[4:] == [0, 1, 2, 4]
 
 
+@pytest.mark.processes
 def test_what_kills_its_worker_fails_alone() -> None:
     @rlray.remote(max_retries=1)
     def deadly(x: int) -> int:
@@ -139,6 +142,7 @@ def test_errors_are_retried_per_item(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 5
 
 
+@pytest.mark.processes
 def test_without_retries_nothing_runs_twice(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
@@ -220,6 +224,7 @@ def test_a_result_that_cannot_be_pickled_is_an_error_of_its_item() -> None:
     assert "cannot be pickled" in str(values[1])
 
 
+@pytest.mark.processes
 def test_long_items_are_spread_over_the_workers() -> None:
     @rlray.remote
     def where(x: int) -> int:
@@ -243,6 +248,7 @@ def test_a_method_is_called_for_each_item_in_order() -> None:
     assert rlray.get(adder.add.remote(0)) == sum(range(1_000))
 
 
+@pytest.mark.processes
 def test_a_pool_spreads_a_method_over_its_actors() -> None:
     @rlray.remote
     class Worker:
@@ -261,6 +267,7 @@ def test_a_pool_spreads_a_method_over_its_actors() -> None:
         pool.map("nowhere", [1])
 
 
+@pytest.mark.processes
 def test_a_pool_goes_on_without_an_actor_that_dies() -> None:
     @rlray.remote
     class Mortal:

@@ -27,7 +27,7 @@ from rlray.util.scheduling_strategies import (
 )
 from tests.support import run_driver, wait_until
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.every_engine]
 Make = Callable[..., PlacementGroup]
 
 
@@ -124,6 +124,7 @@ def test_waiting_takes_no_worker(make: Make) -> None:
     assert rlray.get(group.ready(), timeout=20) == group
 
 
+@pytest.mark.processes
 def test_a_group_waits_until_there_is_room_and_then_comes_in_turn(make: Make) -> None:
     first, second, third = (make({"CPU": 3}) for _ in range(3))
     assert first.wait(20)
@@ -138,6 +139,7 @@ def test_a_group_waits_until_there_is_room_and_then_comes_in_turn(make: Make) ->
     assert third.wait(20)
 
 
+@pytest.mark.processes
 def test_a_group_waits_for_running_tasks(make: Make) -> None:
     busy = [rlray.remote(lambda: time.sleep(0.5)).remote() for _ in range(4)]
     assert wait_until(lambda: free() == 0, 10)
@@ -147,6 +149,7 @@ def test_a_group_waits_for_running_tasks(make: Make) -> None:
     rlray.get(busy)
 
 
+@pytest.mark.processes
 def test_a_removed_group_is_gone_for_everybody(make: Make) -> None:
     blocker, group = make({"CPU": 4}), make({"CPU": 4})
     waiting = group.ready()
@@ -187,6 +190,7 @@ def test_a_handle_may_arrive_before_the_node_has_heard_of_the_group() -> None:
         remove_placement_group(group)
 
 
+@pytest.mark.processes
 def test_groups_that_came_and_went_leave_nothing_with_the_caller() -> None:
     engine: Any = current()
     before = len(engine.submitter._lanes)
@@ -198,6 +202,7 @@ def test_groups_that_came_and_went_leave_nothing_with_the_caller() -> None:
     assert not engine.groups._known
 
 
+@pytest.mark.processes
 def test_a_task_that_waits_for_its_arguments_finds_its_group_again(make: Make) -> None:
     group = make({"CPU": 1})
     inside = where.options(**within(group))
@@ -237,6 +242,7 @@ def test_names(make: Make) -> None:
         get_placement_group("")
 
 
+@pytest.mark.processes
 def test_the_table_tells_how_groups_stand(make: Make) -> None:
     placed, waiting = make({"CPU": 4}, name="placed", strategy="SPREAD"), make({"CPU": 1}, {"special": 1})
     assert placed.wait(20)
@@ -348,6 +354,7 @@ def test_the_older_spelling(make: Make) -> None:
         where.options(placement_group_bundle_index=1)
 
 
+@pytest.mark.processes
 def test_a_task_waits_for_its_group_and_for_room_in_it(tmp_path: Path, make: Make) -> None:
     blocker, group = make({"CPU": 4}), make({"CPU": 2})
 
@@ -410,6 +417,7 @@ def test_the_context_says_whether_children_are_captured(make: Make) -> None:
 # -- endings ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.processes
 def test_removing_a_group_ends_what_runs_in_it(tmp_path: Path, make: Make) -> None:
     group = make({"CPU": 3})
 
@@ -452,6 +460,7 @@ def test_groups_end_with_the_actor_that_made_them(make: Make) -> None:
     remove_placement_group(lasting)
 
 
+@pytest.mark.processes
 def test_groups_that_a_task_made_stay() -> None:
     @rlray.remote(max_retries=0)
     def make_one(name: str, end: bool) -> PlacementGroup:

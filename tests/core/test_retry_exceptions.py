@@ -9,7 +9,7 @@ import pytest
 
 import rlray
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.every_engine]
 
 
 class OwnError(ValueError):

@@ -73,6 +73,8 @@ class Actor(ABC):
         self._arriving: dict[bytes | None, deque[Job]] = {}  # by caller: calls whose arguments are not all there
         self._waiting: dict[str | None, deque[Job]] = {group: deque() for group in self._sizes}
         self._active: dict[bytes, Job] = {}
+        self._leaving: list[Job] = []  # calls that have ended it, and get their answer when it has
+        self._departure: bytes | None = None  # why it is leaving
         self._thread: threading.Thread | None = None  # of its event loop
 
     # -- its life ----------------------------------------------------------------------------------------------------
@@ -143,13 +145,19 @@ class Actor(ABC):
         return True
 
     def leave(self, job: Job) -> None:
-        """The actor ends of its own accord."""
-        text = f"actor {self.class_name} has ended by exit_actor()"
-        if job.spec.method == "__ray_terminate__":
-            text = f"actor {self.class_name} was ended by __ray_terminate__"
-            [entry] = job.entries
-            self._values.resolve(entry, ("value", None))
-        self.end(dumps_error(ActorDiedError(text)))
+        """The actor ends of its own accord: no call begins any more, and those under way end. ``job`` fails with it."""
+        terminated = job.spec.method == "__ray_terminate__"
+        how = "was ended by __ray_terminate__" if terminated else "has ended by exit_actor()"
+        with self._values.lock:
+            self._departure = self._departure or dumps_error(ActorDiedError(f"actor {self.class_name} {how}"))
+            if self._active.pop(job.id, None) is not None:
+                self._leaving.append(job)
+        self._depart()
+
+    def _depart(self) -> None:
+        """If it is leaving, and no call is under way any more, this is its end."""
+        if self._departure is not None and not self._active:
+            self.end(self._departure)
 
     def kill(self, no_restart: bool) -> None:
         """Somebody wants it to end, or to begin anew."""
@@ -186,9 +194,9 @@ class Actor(ABC):
                 return
             self.state, self.cause = "dead", ("error", as_call_error(cause))
             jobs = [job for lane in (*self._arriving.values(), *self._waiting.values()) for job in lane]
-            jobs = [*self._active.values(), *jobs]
+            jobs = [*self._active.values(), *self._leaving, *jobs]
             instance, self._instance = self._instance, None
-            self._methods, self._active, self._arriving = {}, {}, {}
+            self._methods, self._active, self._arriving, self._leaving = {}, {}, {}, []
             for lane in self._waiting.values():
                 lane.clear()
         self._engine.gone(self)
@@ -238,11 +246,12 @@ class Actor(ABC):
         with self._values.lock:
             self._active.pop(job.id, None)
             self._move(job.caller)  # it may have been cancelled before its arguments were there
+        self._depart()
 
     def _next(self) -> Job | None:
         """The next call that may run; from here on it counts as running."""
         with self._values.lock:
-            if self.state != "alive":
+            if self.state != "alive" or self._departure is not None:
                 return None
             for group, lane in self._waiting.items():
                 while lane and lane[0].done:

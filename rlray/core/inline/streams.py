@@ -187,10 +187,9 @@ class Stream:
         return ref
 
     def upcoming_ready(self) -> bool:
-        """Whether the next value is there. A lazy generator makes it."""
-        entry = self._refs[0].entry
-        self._values.ask([entry])
-        return entry.payload not in (None, _END)
+        """Whether the next value is there, or a lazy generator makes it when asked; it may also end then."""
+        payload = self._refs[0].entry.payload
+        return self._lazy if payload is None else payload != _END
 
     def ended(self) -> bool:
         """Whether every value has been taken and there are no more."""
