@@ -8,6 +8,8 @@ import rlray
 from rlray.util import list_named_actors
 from tests import support
 
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.every_engine]
+
 
 @rlray.remote
 class Actor:
@@ -15,7 +17,6 @@ class Actor:
         return True
 
 
-@pytest.mark.usefixtures("cluster")
 def test_named_actors_are_listed_while_they_live() -> None:
     assert list_named_actors() == []
     unnamed, here, elsewhere = (
