@@ -601,8 +601,10 @@ class Client(Engine):
         self.loop.send(self._peers[NODE], message)
 
     def ask(self, kind: str, *args: Any) -> Any:
-        """Ask the node and wait for its answer."""
+        """Ask the node and wait for its answer. Raises KeyboardInterrupt if the task was cancelled, before it asks."""
         self.check_alive()
+        if self.hooks is not None:
+            self.hooks.check_interrupt()
         with self.loop.lock:
             self._tickets += 1
             ticket = self._tickets
