@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rlray.core.api import available_resources as available_resources
     from rlray.core.api import cancel as cancel
     from rlray.core.api import cluster_resources as cluster_resources
+    from rlray.core.api import empty as empty
     from rlray.core.api import get as get
     from rlray.core.api import get_actor as get_actor
     from rlray.core.api import get_gpu_ids as get_gpu_ids
@@ -44,6 +45,7 @@ _WHERE = {
     "available_resources": "rlray.core.api",
     "cancel": "rlray.core.api",
     "cluster_resources": "rlray.core.api",
+    "empty": "rlray.core.api",
     "get": "rlray.core.api",
     "get_actor": "rlray.core.api",
     "get_gpu_ids": "rlray.core.api",

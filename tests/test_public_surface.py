@@ -21,6 +21,7 @@ SURFACE = {
     "available_resources",
     "cancel",
     "cluster_resources",
+    "empty",
     "envs",
     "exceptions",
     "get",

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from rlray.core import engine as engines
 from rlray.core.engine import Context, Engine
@@ -16,6 +16,9 @@ from rlray.core.exceptions import ActorExit
 from rlray.core.refs import ObjectRef, ObjectRefGenerator
 from rlray.core.remote import ActorClass, ActorHandle, RemoteFunction
 from rlray.core.runtime_env import RuntimeEnv, known_good, parsed
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _init_lock = threading.Lock()
 
@@ -26,6 +29,7 @@ def init(
     num_gpus: float | None = None,
     resources: Mapping[str, float] | None = None,
     object_store_memory: int | None = None,
+    object_spilling_directory: str | os.PathLike[str] | None = None,
     memory: float | None = None,
     runtime_env: Mapping[str, Any] | None = None,
     namespace: str | None = None,
@@ -45,6 +49,8 @@ def init(
         num_gpus: How many GPUs; those that CUDA may use by default.
         resources: Amounts of further resources by name, for tasks and actors that ask for them.
         object_store_memory: Bytes of shared memory at most; 30 % of the machine's by default. Taken only as used.
+        object_spilling_directory: Where values go that do not fit in memory; a folder of the run in the place for
+            temporary files by default. What was written there is removed at the end.
         memory: Bytes of memory that tasks and actors may book with ``memory=``; by default what the machine has
             less the object store. Booking sets nothing aside and limits nothing: it decides who runs at once.
         runtime_env: What all tasks and actors are set up with, see `rlray.core.runtime_env.RuntimeEnv`.
@@ -72,6 +78,7 @@ def init(
             num_gpus=num_gpus,
             resources=resources,
             object_store_memory=object_store_memory,
+            object_spilling_directory=object_spilling_directory,
             memory=memory,
             runtime_env=runtime_env,
             namespace=namespace,
@@ -132,7 +139,10 @@ def get(refs: ObjectRef | Sequence[ObjectRef], *, timeout: float | None = None) 
     """The value of a reference, or the list of values of a list of references.
 
     Guarantees: arrays of more than 100 KB are views of shared memory, not copies, and read-only; they stay valid as
-    long as they are referenced. While a task waits here, its CPU is lent to others.
+    long as they are referenced (``array.copy()`` gives one to write to; a tensor that ``torch.from_numpy`` makes of one
+    must not be written to, as torch warns). Torch tensors on the CPU are no copies either; torch lets them be written
+    to, and what is written is seen in that one result only. While a task waits here, its CPU
+    is lent to others.
 
     Raises: the error of the first task that failed (an instance of the original's class and of RayTaskError);
     GetTimeoutError after ``timeout`` seconds, saying what is missing; TypeError for anything but references.
@@ -146,8 +156,11 @@ def get(refs: ObjectRef | Sequence[ObjectRef], *, timeout: float | None = None) 
 def put(value: Any) -> ObjectRef:
     """Store a value once, for any number of readers; returns its reference.
 
+    Guarantees: arrays and tensors are copied once, those of `empty` not at all. When memory is full, values of this
+    process that nobody reads or holds elsewhere at this moment go to disk; they are read from there like any others.
+
     Raises: TypeError for a reference (it would be a reference to a reference) or something that cannot be pickled;
-    ObjectStoreFullError if there is no room.
+    ObjectStoreFullError if there is no room for a while; it says who holds what.
     """
     if isinstance(value, ObjectRef):
         raise TypeError(
@@ -158,6 +171,25 @@ def put(value: Any) -> ObjectRef:
 
 _MANY = 100  # references that take long to look at one by one
 Waitable = ObjectRef | ObjectRefGenerator
+
+
+def empty(shape: int | Sequence[int], dtype: Any = float, *, order: Literal["C", "F"] = "C") -> np.ndarray[Any, Any]:
+    """An array of arbitrary content that already lies in the object store, as ``numpy.empty``.
+
+    Guarantees: when the whole array (or a reshaped or transposed view of all of it, or a tensor that shares its memory)
+    is returned from a task or an actor's method, or given to `put`, alone or inside another value, nothing is copied,
+    and the array is read-only from then on. Giving it away again shares the same memory. Its memory is free again
+    when the array, its views, and all values that it is part of are gone. Of an array that was only partly given
+    away, that part is copied as usual, and the array stays writable. Arrays of up to 100 KB, which travel inside
+    messages, are ordinary ones of numpy.
+
+    Do not write through views made before the array was given away: numpy does not know them, so they stay writable,
+    and readers would see what is written.
+
+    Raises: TypeError for a dtype that holds Python objects; ValueError for another order than "C" or "F", or a
+    shape that numpy refuses; ObjectStoreFullError if there is no room.
+    """
+    return ensure_running().empty(shape, dtype, order)  # type: ignore[no-any-return]
 
 
 def wait(
@@ -392,6 +424,7 @@ __all__ = [
     "available_resources",
     "cancel",
     "cluster_resources",
+    "empty",
     "exit_actor",
     "get",
     "get_actor",

@@ -9,7 +9,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlray.core.mapping import Chunk, SingleCalls
 from rlray.core.resources import Wish
@@ -153,6 +153,10 @@ class Engine(ABC):
     @abstractmethod
     def put(self, value: Any) -> ObjectRef:
         """Store a value, copied once."""
+
+    @abstractmethod
+    def empty(self, shape: Any, dtype: Any, order: Literal["C", "F"]) -> Any:
+        """An array that lies where `put` would copy it to."""
 
     @abstractmethod
     def wait(

@@ -15,7 +15,7 @@ RayError
 ├── RuntimeEnvSetupError             no worker could be set up with the runtime environment
 ├── ObjectLostError                  the value is gone
 │   └── OwnerDiedError               ... with the process that owned it
-├── ObjectStoreFullError             no memory left for a value
+├── ObjectStoreFullError             no memory left for a value, not even by spilling
 └── RaySystemError                   the runtime itself failed
     └── RayChannelError              a process of the runtime went away
 """
@@ -26,6 +26,8 @@ import contextlib
 import traceback
 from collections.abc import Callable
 from typing import Any
+
+from rlray.core.hints import hint
 
 __all__ = [
     "ActorDiedError",
@@ -133,7 +135,7 @@ class OwnerDiedError(ObjectLostError):
 
 
 class ObjectStoreFullError(RayError):
-    """No room for a value in the object store; the message says how large the store and the value are."""
+    """No room for a value in the object store, and what is there cannot go to disk; the message says who holds what."""
 
 
 class RaySystemError(RayError):
@@ -210,5 +212,5 @@ def task_error(function_name: str, error: BaseException, where: str) -> RayTaskE
     tb = error.__traceback__
     while tb is not None and "/rlray/core/" in tb.tb_frame.f_code.co_filename.replace("\\", "/"):
         tb = tb.tb_next
-    text = "".join(traceback.format_exception(type(error), error, tb or error.__traceback__))
+    text = "".join(traceback.format_exception(type(error), error, tb or error.__traceback__)) + hint(error)
     return RayTaskError(function_name, text, error, where)

@@ -1,8 +1,8 @@
 """Values to bytes and back: pickle protocol 5 with buffers kept apart, references and handles noted on the way.
 
-Guarantees: functions and classes of ``__main__`` travel by value (cloudpickle); the contents of numpy arrays are never
-copied by `serialize` (the buffers are views), nor by `deserialize` (the arrays are views, read-only where the
-buffers are).
+Guarantees: functions and classes of ``__main__`` travel by value (cloudpickle); the contents of numpy arrays and torch
+tensors on the CPU are never copied by `serialize` (the buffers are views), nor those of arrays by `deserialize` (they
+are views, read-only where the buffers are; of tensors see `rlray.core.tensors`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
+
+from rlray.core import tensors
 
 if TYPE_CHECKING:
     from rlray.core.refs import ObjectRef
@@ -79,7 +81,7 @@ def serialize(value: Any) -> Serialized:
     if _is_plain(value, 3):
         return Serialized(pickle.dumps(value, 5, buffer_callback=keep), buffers, [])
     with collecting() as refs:
-        data = cloudpickle.dumps(value, protocol=5, buffer_callback=keep)
+        data = tensors.dumps(value, keep)
     return Serialized(data, buffers, refs)
 
 

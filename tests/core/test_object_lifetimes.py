@@ -169,6 +169,17 @@ def test_references_travel_through_many_hands() -> None:
     assert holds(rlray.get(box[0]), 7)
 
 
+def test_an_idle_worker_keeps_nothing_of_its_last_task() -> None:
+    from rlray.core.engine import current
+
+    client: Any = current()
+    ref, holder = rlray.put(block(1)), Holder.remote()
+    look = rlray.remote(lambda array, box: int(array[0]) + int(rlray.get(box[0])[0]))
+    assert rlray.get(look.remote(ref, [ref])) == 2
+    rlray.get([holder.take.remote(ref), holder.drop.remote()])
+    assert wait_until(lambda: not client.references.entry(ref).holders), "somebody still holds the array"
+
+
 def test_memory_held_by_a_killed_worker_comes_back() -> None:
     for i in range(8):
         holder = Holder.remote()

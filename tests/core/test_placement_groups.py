@@ -380,6 +380,26 @@ def test_children_go_into_the_group_only_if_told(make: Make) -> None:
         rlray.get(captured.remote(resources={"special": 1}), timeout=20)
 
 
+def test_what_runs_again_does_so_in_the_same_group(tmp_path: Path, make: Make) -> None:
+    group = make({"CPU": 1})
+
+    @rlray.remote(num_cpus=0, retry_exceptions=True, max_retries=3)
+    def flaky(name: str) -> PlacementGroup | None:
+        mark = tmp_path / name
+        if not mark.exists():
+            mark.touch()
+            raise RuntimeError("the first time")
+        return get_current_placement_group()
+
+    @rlray.remote(num_cpus=0)
+    def outer() -> Any:
+        refs = [flaky.remote("single"), *flaky.map(["mapped"])]
+        time.sleep(1.0)  # not in `get`: what runs again is sent from beside this task
+        return rlray.get(refs)
+
+    assert rlray.get(outer.options(**within(group, capture=True)).remote(), timeout=20) == [group, group]
+
+
 def test_the_context_says_whether_children_are_captured(make: Make) -> None:
     group = make({"CPU": 1})
     ask = rlray.remote(lambda: rlray.get_runtime_context().should_capture_child_tasks_in_placement_group)

@@ -92,6 +92,18 @@ class World:
             assert freed >= expect_all - owned_by_living, "kept although nobody holds it"
 
 
+def test_what_a_process_sends_to_itself_is_freed_as_well() -> None:
+    world = World(1)
+    references = world.processes[1]
+    ref = references.own_put()
+    references.resolve(ref.entry, ("stored", ref.binary(), 0, ()))
+    again = references.receive(references.grant([ref], 1))
+    del ref, again
+    references.sweep()
+    assert not references.entries
+    assert len(world.freed) == 1
+
+
 @pytest.mark.parametrize("deaths", [False, True])
 @pytest.mark.parametrize("seed", range(10))
 def test_nothing_is_freed_early_and_nothing_is_kept(seed: int, deaths: bool) -> None:

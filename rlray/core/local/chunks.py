@@ -69,7 +69,7 @@ class LocalChunk(Chunk):
             refs = references.receive(inner)
             entry = self._entry(index)
             if retry and self._spec.max_retries != 0:
-                self._client.resubmit(self._spec, self._actor, self._items[index], entry)
+                self._resubmit(self._items[index], entry)
             else:
                 references.resolve(entry, payload, refs)
         self._values = values
@@ -85,10 +85,14 @@ class LocalChunk(Chunk):
         if self._spec.max_retries == 0:
             return False
         for index, item in enumerate(self._items):
-            self._client.resubmit(self._spec, self._actor, item, self._entry(index))
+            self._resubmit(item, self._entry(index))
         self._values = ()
         self._settle(())
         return True
+
+    def _resubmit(self, item: Any, entry: Entry) -> None:
+        assert self._task is not None
+        self._client.resubmit(self._spec, self._actor, self._task.lane, item, entry)
 
     def _entry(self, index: int) -> Entry:
         """The entry of an item's result, made if it has none yet."""

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import cloudpickle
 
@@ -24,7 +24,7 @@ from rlray.core.local.loop import Loop
 from rlray.core.local.records import Actor
 from rlray.core.local.references import Entry, LocalRef, Payload, References, owner_of
 from rlray.core.local.settings import NODE, RunSettings
-from rlray.core.local.submitter import Submitter
+from rlray.core.local.submitter import Lane, Submitter
 from rlray.core.local.tasks import Arguments, Task, first_error, immutable_arguments, take_apart
 from rlray.core.local.values import Values
 from rlray.core.local.wire import Connection, Message
@@ -82,7 +82,8 @@ class Client(Engine):
         self.environment = settings.environment  # what tasks and actors started here inherit
         self.loop = Loop(settings.secret, self._handle, self._lost, self._idle)
         self.references = References(process, self.post, self.free, self.loop.attend, self._future)
-        self.values = Values(settings, self.references, self.ask, self.loop)
+        self.values = Values(settings, self.references, self.ask, self.post, self.loop)
+        self.values.recover = self.recover
         self.submitter = Submitter(self, settings.total)
         self.actors = ActorCalls(self)
         self._groups = Groups(self)
@@ -226,20 +227,21 @@ class Client(Engine):
         if arguments is None:
             return super().chunk(spec, actor, items)
         together = chunked(spec)
+        lane = self.submitter.lane(together) if actor is None else None
         with self.loop.lock:
             chunk = LocalChunk(self, spec, actor, items)
             task = Task(self.references.new_task_id(), together, arguments)
             chunk.begin(task)
-            self._go(task, actor)
+            self._go(task, actor, lane)
         return chunk
 
-    def resubmit(self, spec: CallSpec, actor: ObjectRef | None, item: Any, entry: Entry) -> None:
+    def resubmit(self, spec: CallSpec, actor: ObjectRef | None, lane: Lane | None, item: Any, entry: Entry) -> None:
         """Make a call of a chunk on its own, once more. Call with the loop's lock held."""
         task = self._pack_task(spec, (item,), {})
         task.retries -= task.retries > 0
         task.entries = (entry,)
         entry.task = task
-        self._go(task, actor)
+        self._go(task, actor, lane)
 
     def recover(self, ref: ObjectRef) -> bool:
         """Make a lost value again and wait for it; False if that cannot be."""
@@ -256,18 +258,21 @@ class Client(Engine):
     def _on_recover(self, sender: int, object_id: bytes) -> None:
         entry = self.references.entries.get(object_id)
         if entry is not None and entry.payload is not None and not make_again(self, entry):
-            text = f"the file with the value of {object_id.hex()} is gone, and the value cannot be made again"
+            file = entry.payload[1] if entry.payload[0] == "spilled" else "with the value"
+            text = f"the file {file} is gone, and the value of {object_id.hex()} cannot be made again"
             entry.payload = ("error", dumps_error(exc.ObjectLostError(text)))
         self._on_fetch(sender, object_id)
 
     def run_again(self, task: Task) -> None:
         """Run a task of which there is nothing left but its results' entries."""
-        self._when_ready(task, lambda: self.submitter.enqueue(self.submitter.lane(task.spec), task))
+        lane = task.lane
+        assert lane is not None
+        self._when_ready(task, lambda: self.submitter.enqueue(lane, task))
 
-    def _go(self, task: Task, actor: ObjectRef | None) -> None:
+    def _go(self, task: Task, actor: ObjectRef | None, lane: Lane | None) -> None:
         task.ready, task.actor = True, actor
-        if actor is None:
-            self.submitter.enqueue(self.submitter.lane(task.spec), task)
+        if lane is not None:
+            self.submitter.enqueue(lane, task)
         else:
             self.actors.enqueue(task)
 
@@ -335,7 +340,7 @@ class Client(Engine):
             payload = references.entry(ref).payload
             if payload is None or payload[0] == "error":
                 return self._get_awaited(refs, timeout)
-            values.append(payload[1] if payload[0] == "value" else self.values.unpack(payload, ref))
+            values.append(payload[1] if payload[0] == "value" else self.values.load(ref))
         return values
 
     def _get_awaited(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
@@ -737,7 +742,8 @@ class Client(Engine):
         self.loop.drain(process)  # what it had finished before it died is not lost
         self._peers.pop(process, None)
         self.submitter.worker_gone(process, reason)
-        self.tell_node(("settled", process, self.references.peer_gone(process)))
+        self.references.peer_gone(process)
+        self.values.peer_gone(process)
         self.loop.changed()
 
     def _lost(self, connection: Connection) -> None:
@@ -756,11 +762,29 @@ class Client(Engine):
             self.actors.flush()
         if self.references.dropped:
             self.references.sweep()
+        self.values.extents.sweep()
 
     def free(self, payload: Payload) -> None:
         """Give back the memory of a value that nobody holds."""
-        if payload[0] == "stored":
-            self.tell_node(("free", payload[1]))
+        self.values.free(payload)
+
+    # -- memory ------------------------------------------------------------------------------------------------------
+
+    def empty(self, shape: Any, dtype: Any, order: Literal["C", "F"]) -> Any:
+        self.check_alive()
+        return self.values.empty(shape, dtype, order)
+
+    def _on_free(self, sender: int, extents: tuple[int, ...]) -> None:
+        self.values.extents.returned(sender, extents)
+
+    def _on_short(self, node: int) -> None:
+        self.values.extents.give_up()
+
+    def _on_room(self, node: int) -> None:
+        self.values.extents.room()
+
+    def _on_spill(self, node: int, needed: int) -> None:
+        self.values.make_room(needed, lambda moved, kept: self.tell_node(("spilled", moved, kept)))
 
     def _released(self, object_id: bytes) -> None:
         """No handle to an actor of this process is left anywhere."""

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rlray.core.exceptions import RaySystemError
+from rlray.core.hints import DriverHints
 from rlray.core.local.client import Client
 from rlray.core.local.logs import LogPrinter
 from rlray.core.local.settings import DRIVER, NODE, RunSettings
@@ -27,6 +28,7 @@ class Driver(Client):
         self, settings: RunSettings, zygote: subprocess.Popen[bytes], lifeline: socket.socket, node: socket.socket
     ) -> None:
         self._printer: LogPrinter | None = None
+        self._hints: DriverHints | None = None
         self._node_lives = True
         self._owner_pid = os.getpid()
         self._zygote, self._lifeline = zygote, lifeline
@@ -39,6 +41,7 @@ class Driver(Client):
             self.shutdown()
             raise
         self.loop.start_background()
+        self._hints = DriverHints()
 
     def _on_lines(self, node: int, key: bytes) -> None:
         """A worker has printed something."""
@@ -54,6 +57,8 @@ class Driver(Client):
             if self._printer is not None:
                 self._printer.close(_STOP_TIMEOUT)
         super().shutdown()
+        if self._hints is not None:
+            self._hints.remove()
         self._lifeline.close()  # the zygote's sign to end everything, if the node has not told it yet
         try:
             self._zygote.wait(_STOP_TIMEOUT)
@@ -61,7 +66,8 @@ class Driver(Client):
             self._zygote.send_signal(signal.SIGKILL)  # its children follow
             self._zygote.wait()
         os.close(self.settings.store_fd)
-        shutil.rmtree(self.settings.directory, ignore_errors=True)
+        for directory in (self.settings.directory, self.settings.spill_directory):
+            shutil.rmtree(directory, ignore_errors=True)
 
     def _lost(self, connection: Connection) -> None:
         if connection.peer == NODE:

@@ -97,6 +97,7 @@ class Executor:
                 self._run_on_main(job)
             else:
                 job()
+            del job  # while this process waits, it keeps nothing of the last one alive
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -309,7 +310,16 @@ class Executor:
             raise ValueError(
                 f"{job.spec.name} has num_returns={count} but returned {got}; return a tuple or list of {count}"
             )
-        return (job.id, [self._pack(job, value) for value in result], None, False)
+        packed: list[Any] = []
+        try:
+            for value in result:
+                packed.append(self._pack(job, value))  # noqa: PERF401
+        except BaseException:  # no memory must be lost with those that are packed already
+            with self._client.loop.lock:
+                for payload, _ in packed:
+                    self._client.values.withdraw(payload, job.caller)
+            raise
+        return (job.id, packed, None, False)
 
     def _pack(self, job: Job, value: Any) -> tuple[Payload, list[bytes]]:
         try:
@@ -317,8 +327,7 @@ class Executor:
         except (TypeError, pickle.PicklingError, AttributeError) as why:
             raise TypeError(f"the result of {job.spec.name} cannot be pickled: {why}") from why
         with self._client.loop.lock:
-            if payload[0] == "stored":  # told before the answer leaves: the extent is the caller's from here on
-                self._client.tell_node(("transfer", payload[1], job.caller))
+            self._client.values.lend(payload, job.caller)
             return payload, self._client.references.grant(refs, job.caller)
 
     def failed(self, job: Job, error: BaseException) -> Answer:

@@ -35,6 +35,7 @@ def start(
     num_gpus: float | None,
     resources: Mapping[str, float] | None,
     object_store_memory: int | None,
+    object_spilling_directory: str | os.PathLike[str] | None,
     memory: float | None,
     runtime_env: Mapping[str, Any] | None,
     namespace: str | None,
@@ -43,7 +44,7 @@ def start(
     preload: Sequence[str],
 ) -> Driver:
     """Start the processes of a run; returns when they are there."""
-    _check(num_cpus, num_gpus, resources, object_store_memory, memory, preload)
+    _check(num_cpus, num_gpus, resources, object_store_memory, object_spilling_directory, memory, preload)
     environment = canonical(runtime_env)
     gpus = gpu_names()
     count = len(gpus) if num_gpus is None else int(num_gpus)
@@ -56,16 +57,18 @@ def start(
     directory = tempfile.mkdtemp(prefix="rlray-", dir=_short_temp())
     logs = Path(log_dir) if log_dir is not None else Path(directory) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
+    job_id = secrets.token_hex(4)
     settings = RunSettings(
         secret=secrets.token_bytes(32),
         directory=directory,
         log_directory=str(logs.resolve()),
+        spill_directory=str(Path(object_spilling_directory or directory).resolve() / f"spilled-{job_id}"),
         store_fd=create_file(capacity),
         store_capacity=capacity,
         total=total,
         gpus=tuple(gpus),
         namespace=namespace or uuid.uuid4().hex,
-        job_id=secrets.token_hex(4),
+        job_id=job_id,
         node_id=uuid.uuid4().hex,
         driver_pid=os.getpid(),
         sys_path=tuple(sys.path),
@@ -89,6 +92,7 @@ def _check(
     num_gpus: float | None,
     resources: Mapping[str, float] | None,
     object_store_memory: int | None,
+    object_spilling_directory: str | os.PathLike[str] | None,
     memory: float | None,
     preload: Sequence[str],
 ) -> None:
@@ -108,6 +112,15 @@ def _check(
         raise ValueError(
             f"object_store_memory of init() is in bytes, at least {MIN_CAPACITY}, got {object_store_memory!r}"
         )
+    if object_spilling_directory is not None:
+        try:
+            os.makedirs(object_spilling_directory, exist_ok=True)
+            tempfile.TemporaryFile(dir=object_spilling_directory).close()
+        except OSError as why:
+            raise ValueError(
+                "object_spilling_directory of init() must be a directory that can be written to, got "
+                f"{os.fspath(object_spilling_directory)!r}: {why.strerror}"
+            ) from why
     for module in preload:
         if importlib.util.find_spec(module) is None:
             raise ModuleNotFoundError(f"preload of init() names {module!r}, which is not installed")

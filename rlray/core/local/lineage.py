@@ -71,7 +71,7 @@ def _run(client: Client, entry: Entry) -> None:
     lineage = entry.lineage
     old = lineage.task
     task = Task(client.references.new_task_id(), old.spec, old.arguments)
-    task.slots = old.slots
+    task.slots, task.lane = old.slots, old.lane
     task.dependencies = [client.references.adopt(one.id) for one in lineage.dependencies]
     task.entries = lineage.entries
     entry.task = task

@@ -11,12 +11,14 @@ from contextlib import suppress
 from rlray.core.exceptions import ActorDiedError
 from rlray.core.local import instructions as do
 from rlray.core.local import scheduler as plan
+from rlray.core.local import spill
 from rlray.core.local.logs import LogHub
 from rlray.core.local.loop import Loop
+from rlray.core.local.memory import Memory
 from rlray.core.local.records import Actor, Group
 from rlray.core.local.references import owner_of
 from rlray.core.local.settings import DRIVER, FIRST_WORKER, NODE, RunSettings
-from rlray.core.local.store import Arena, Extents
+from rlray.core.local.store import Arena
 from rlray.core.local.wire import Connection, Message
 from rlray.core.resources import UNIT, Request, Shape, amounts
 from rlray.core.serialization import dumps_error
@@ -38,13 +40,17 @@ class Node:
         self._scheduler = plan.Scheduler(
             settings.total, settings.gpus, FIRST_WORKER, max_idle=max(4, dict(settings.total).get("CPU", 0) // UNIT)
         )
-        self._extents = Extents(settings.store_capacity)
-        self._arena = Arena(settings.store_fd, settings.store_capacity)
+        self._memory = Memory(
+            settings.store_capacity,
+            lambda: list(self._clients),
+            self._send,
+            self._describe,
+            lambda dead: spill.forget_all(settings.spill_directory, dead),
+            Arena(settings.store_fd, settings.store_capacity).give_back,
+        )
         self._last_alloc = time.monotonic()
         self._logs = LogHub(settings.log_directory, self._publish_logs if settings.log_to_driver else None)
         self._pids: dict[int, int] = {}
-        self._unsettled: dict[int, set[int]] = {}  # dead process -> who has not said yet what of its memory is in use
-        self._claims: dict[int, set[int]] = {}  # extent of a dead process -> who still reads it
         self._catching_up = False
         self._stop = False
         self._loop.listen(settings.socket_path(NODE))
@@ -63,8 +69,7 @@ class Node:
         self._logs.poll()
         self._do(self._scheduler.reclaim())
         if time.monotonic() - self._last_alloc > _TRIM_AFTER:
-            for offset, size in self._extents.trim():
-                self._arena.give_back(offset, size)
+            self._memory.trim()
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -192,38 +197,21 @@ class Node:
 
     def _on_resources(self, client: int, ticket: int) -> None:
         free = amounts(tuple(sorted(self._scheduler.available().items())))
-        free["object_store_memory"] = float(self._extents.capacity - self._extents.used)
+        free["object_store_memory"] = float(self._memory.extents.capacity - self._memory.extents.used)
         self._send(client, ("reply", ticket, free))
 
     def _on_alloc(self, client: int, ticket: int, size: int) -> None:
         self._last_alloc = time.monotonic()
-        taken = self._extents.alloc(size, client)
-        if taken is None:
-            largest = [(size, self._describe(who)) for size, who in self._extents.largest(3)]
-            self._send(client, ("reply", ticket, (self._extents.used, self._extents.capacity, largest)))
-        else:
-            self._send(client, ("reply", ticket, taken))
+        self._send(client, ("reply", ticket, self._memory.alloc(client, size)))
 
-    def _on_transfer(self, client: int, extent: int, to: int) -> None:
-        if to in self._clients:
-            self._extents.transfer(extent, to)
-        else:  # the one who asked for this result died meanwhile
-            self._extents.free(extent)
+    def _on_free(self, client: int, extents: Iterable[int]) -> None:
+        self._memory.free(client, extents)
 
-    def _on_free(self, client: int, extent: int) -> None:
-        claims = self._claims.get(extent)
-        if claims is not None:
-            claims.discard(client)
-            if claims:
-                return
-            del self._claims[extent]
-        self._extents.free(extent)
+    def _on_spilled(self, client: int, moved: int, kept: str) -> None:
+        self._memory.spilled(client, moved, kept)
 
-    def _on_settled(self, client: int, dead: int, in_use: list[int]) -> None:
-        """``client`` has noticed the death of ``dead`` and still reads these extents of its."""
-        for extent in in_use:
-            self._claims.setdefault(extent, set()).add(client)
-        self._settle(dead, client)
+    def _on_settled(self, client: int, dead: int, in_use: list[int], lent: list[int]) -> None:
+        self._memory.settled(client, dead, in_use, lent)
 
     def _on_stop(self, client: int) -> None:
         if client == DRIVER:
@@ -259,25 +247,9 @@ class Node:
         cause = dumps_error(ActorDiedError(reason))
         self._do(self._scheduler.died(worker, cause))
         self._do(self._scheduler.client_gone(worker, cause))
-        self._unsettled[worker] = set(self._clients)
         for client in list(self._clients):
             self._send(client, ("gone", worker, reason))
-        for dead in list(self._unsettled):
-            self._settle(dead, worker)
-        for extent in [extent for extent, claims in self._claims.items() if worker in claims]:
-            self._on_free(worker, extent)
-
-    def _settle(self, dead: int, client: int) -> None:
-        """Free a dead process's memory once nobody is left who has not said whether it still reads there."""
-        waiting_for = self._unsettled.get(dead)
-        if waiting_for is None:
-            return
-        waiting_for.discard(client)
-        if not waiting_for:
-            del self._unsettled[dead]
-            for extent in self._extents.held_by(dead):
-                if extent not in self._claims:
-                    self._extents.free(extent)
+        self._memory.died(worker)
 
     def _lost(self, connection: Connection) -> None:
         if connection.peer in (DRIVER, _ZYGOTE):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlray.core.exceptions import ObjectLostError, OwnerDiedError
-from rlray.core.local.store import Layout
+from rlray.core.local.store import Part
 from rlray.core.local.wire import Message
 from rlray.core.refs import ObjectRef
 from rlray.core.serialization import dumps_error
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 Payload = tuple[Any, ...]
-"""Where a value is: ``("value", immutable object)``, ``("inline", pickle, [buffers])``, ``("stored", extent, offset,
-layout)``, ``("error", bytes)``."""
+"""Where a value is: ``("value", immutable object)``, ``("inline", pickle, [buffers])``, ``("stored", home, extents,
+parts)``, ``("spilled", path, parts)`` or ``("error", bytes)``. ``home`` is the process that is told when the value is
+gone, the first of ``parts`` is the pickle.
+"""
 
 _PUT_INDEX = b"\xff\xff"
 
@@ -41,9 +43,9 @@ def task_of(object_id: bytes) -> bytes:
     return object_id[:10]
 
 
-def stored(extent: int, offset: int, layout: Layout) -> Payload:
+def stored(home: int, extents: tuple[int, ...], parts: tuple[Part, ...]) -> Payload:
     """The payload of a value that lies in the store."""
-    return ("stored", extent, offset, layout)
+    return ("stored", home, extents, parts)
 
 
 class Entry:
@@ -58,6 +60,7 @@ class Entry:
         "inner",  # references inside the value
         "lineage",  # owner's: how the value can be made again
         "local",  # `LocalRef`s in this process: one, or more while dropped ones have not been noticed
+        "movable",  # owner's: the payload stands nowhere else, so the value may go to disk
         "owned",
         "payload",  # None: not there yet
         "ref",  # weak, to the reference of this process
@@ -78,6 +81,7 @@ class Entry:
         self.credits = 0
         self.fetching = False
         self.claimed = False
+        self.movable = True
         self.released: Callable[[], None] | None = None
         self.task: Any = None
         self.lineage: Any = None
@@ -239,7 +243,8 @@ class References:
             ids.append(object_id)
             owner = owner_of(object_id)
             if owner == self.me:
-                self.credit(object_id, to, 1)
+                if to != self.me:  # `receive` keeps no count of what is our own
+                    self.credit(object_id, to, 1)
             elif owner != to:
                 self._post(owner, ("credit", object_id, to, 1))
         return ids
@@ -307,7 +312,7 @@ class References:
         if entry.payload is None:
             if entry.released is None:
                 return  # its task has not ended yet; `resolve` looks again
-        elif entry.payload[0] == "stored":
+        elif entry.payload[0] in ("stored", "spilled"):
             self._free(entry.payload)
         del self.entries[entry.id]
         if entry.released is not None:
@@ -318,18 +323,33 @@ class References:
         entries = self.entries.values()
         return any(one.owned and (one.holders or (one.payload is None and one.released is None)) for one in entries)
 
-    def peer_gone(self, process: int) -> list[int]:
-        """A process died: its credits are void, its values lost. Returns extents of its that are still in use here."""
+    def is_gone(self, process: int) -> bool:
+        """Whether a process is known to be dead."""
+        return process in self._gone
+
+    def peer_gone(self, process: int) -> None:
+        """A process died: its credits are void, its values that are not here are lost."""
         self._gone.add(process)
-        claimed = []
         for object_id, entry in list(self.entries.items()):
             if entry.owned:
                 if entry.holders and entry.holders.pop(process, None) is not None:
                     self._maybe_free(entry)
-            elif owner_of(object_id) == process:
-                if entry.payload is None:
-                    self.resolve(entry, self._lost_payload(object_id))
-                elif entry.payload[0] == "stored":
-                    entry.claimed = True
-                    claimed.append(int(entry.payload[1]))
+            elif entry.payload is None and owner_of(object_id) == process:
+                self.resolve(entry, self._lost_payload(object_id))
+
+    def claim_extents(self, process: int) -> list[int]:
+        """Make this process the home of extents that a dead one leaves behind; returns them, once per value.
+
+        Those are what the dead process owned and this one has a reference to, and what this one owns and lies in
+        extents whose home was the dead process. Called once for each death, after `peer_gone`.
+        """
+        claimed: list[int] = []
+        for object_id, entry in self.entries.items():
+            if entry.payload is None or entry.payload[0] != "stored":
+                continue
+            inherited = owner_of(object_id) == process
+            if inherited or (entry.owned and entry.payload[1] == process):
+                entry.claimed |= inherited
+                entry.payload = stored(self.me, *entry.payload[2:])
+                claimed += entry.payload[2]
         return claimed

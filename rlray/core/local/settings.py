@@ -16,6 +16,7 @@ class RunSettings:
     secret: bytes
     directory: str  # mode 0700: sockets
     log_directory: str
+    spill_directory: str  # made when something is spilled, removed at the end
     store_fd: int
     store_capacity: int
     total: Shape

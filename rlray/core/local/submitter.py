@@ -135,6 +135,7 @@ class Submitter:
                 return
         if lane.forgotten:  # while the task waited for its arguments
             lane = self._lanes.setdefault(lane.request, Lane(lane.request, lane.most))
+        task.lane = lane
         lane.ready.append(task)
         if lane.eager or (not lane.full and len(lane.ready) >= COMPANY):
             self._pump(lane)
@@ -316,11 +317,11 @@ class Submitter:
         """Run a task once more, whose function raised what it may be retried for."""
         task.retries -= task.retries > 0
         task.worker = None
-        lane = self.lane(task.spec)
         if task.cancelled:
             self._host.finish(task, _cancelled(task))
         else:
-            self.enqueue(lane, task)
+            assert task.lane is not None
+            self.enqueue(task.lane, task)
 
     def _take_back_from_busiest(self, lane: Lane) -> None:
         busiest = max(lane.leases.values(), key=lambda lease: len(lease.running))
@@ -406,11 +407,10 @@ class Submitter:
             if force and next(iter(self._host.sent[task.worker])) == task.id:
                 self._host.tell_node(("kill_worker", task.worker))
             return
-        for lane in self._lanes.values():
-            if task in lane.ready:
-                lane.ready.remove(task)
-                self._state_demand(lane)
-                break
+        lane = task.lane
+        if lane is not None and task in lane.ready:
+            lane.ready.remove(task)
+            self._state_demand(lane)
         self._host.finish(task, _cancelled(task))
 
     def worker_gone(self, worker: int, reason: str) -> None:

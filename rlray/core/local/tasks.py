@@ -15,6 +15,7 @@ from rlray.core.serialization import IMMUTABLE
 if TYPE_CHECKING:
     from rlray.core.local.chunks import LocalChunk
     from rlray.core.local.generators import Stream
+    from rlray.core.local.submitter import Lane
 
 Slot = int | str
 """Where a resolved reference goes: the index of a positional argument, or the name of a keyword argument."""
@@ -37,6 +38,7 @@ class Task:
         "dependencies",  # what fills the slots
         "entries",  # its results'
         "id",
+        "lane",  # of the submitter, once it waited there: where it goes if it runs again
         "parent",
         "ready",  # its dependencies are there
         "refs",  # inside the arguments; kept alive until the end
@@ -56,6 +58,7 @@ class Task:
         self.refs: Sequence[ObjectRef] = ()
         self.slots: tuple[Slot, ...] = ()
         self.dependencies: Sequence[ObjectRef] = ()
+        self.lane: Lane | None = None
         self.parent: bytes | None = None
         self.actor: ObjectRef | None = None
         self.sink: Stream | LocalChunk | None = None

@@ -161,7 +161,8 @@ class Zygote:
         for pid in {*self._pids, self._node_pid} - {0}:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(self._settings.directory, ignore_errors=True)
+        for directory in (self._settings.directory, self._settings.spill_directory):
+            shutil.rmtree(directory, ignore_errors=True)
         while True:
             for child in _children():
                 with suppress(ProcessLookupError):
