@@ -125,6 +125,8 @@ class Executor:
             case ("consumed", task_id, count):
                 if task_id in self._consumed:
                     self._consumed[task_id] = count
+                    if self._actor is not None and self._actor.concurrency is not None:
+                        self._actor.concurrency.consumed(task_id)
             case ("end",):
                 self._end_when_unneeded()
             case ("node_lost",):
