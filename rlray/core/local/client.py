@@ -185,7 +185,7 @@ class Client(Engine):
             with self.loop.lock:
                 del self._own_actors[actor.id]
             if isinstance(taken, str):
-                raise ValueError(f"{taken}; choose another name, or pass get_if_exists=True")
+                raise exc.ActorAlreadyExistsError(f"{taken}; choose another name, or pass get_if_exists=True")
             return self.claim(taken[0])
         if actor.waits:
             with self.loop.lock:
