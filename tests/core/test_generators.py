@@ -7,6 +7,7 @@ import gc
 import os
 import pickle
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -281,8 +282,6 @@ def test_an_error_before_the_first_value() -> None:
 def test_a_value_that_cannot_be_pickled() -> None:
     @rlray.remote
     def locks() -> Iterator[Any]:
-        import threading
-
         yield 1
         yield threading.Lock()
 
@@ -534,6 +533,46 @@ def test_async_for_inside_an_async_actor() -> None:
             return [await ref async for ref in count.remote(n)]
 
     assert rlray.get(Reader.remote().read.remote(20), timeout=20) == list(range(20))
+
+
+def test_several_readers_share_the_values() -> None:
+    """Threads or coroutines that read one generator get each value once between them."""
+    generator, found = count.remote(3_000), list[int]()
+
+    def read() -> None:
+        found.extend(rlray.get(ref) for ref in generator)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(found) == list(range(3_000))
+
+    async def main() -> list[int]:
+        shared = count.remote(300)
+
+        async def read() -> list[int]:
+            return [await ref async for ref in shared]
+
+        return [value for part in await asyncio.gather(*[read() for _ in range(4)]) for value in part]
+
+    assert sorted(asyncio.run(main())) == list(range(300))
+
+
+def test_an_actor_that_comes_back_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    marker = tmp_path / "died"
+
+    @rlray.remote(max_restarts=1, max_task_retries=1)
+    class Fragile:
+        def count(self) -> Iterator[int]:
+            for i in range(1_000):
+                if i == 500 and not marker.exists():
+                    marker.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield i
+
+    assert outcomes(Fragile.remote().count.remote()) == list(range(1_000))
 
 
 def test_completed(tmp_path: Path) -> None:
