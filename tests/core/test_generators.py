@@ -107,6 +107,10 @@ class AsyncSource:
     async def how_many_closed(self) -> int:
         return self.closed
 
+    async def endless(self) -> AsyncIterator[int]:
+        while True:
+            yield 1
+
     def plain(self, n: int) -> Iterator[int]:
         yield from range(n)
 
@@ -226,6 +230,16 @@ def test_asynchronous_generators_run_side_by_side() -> None:
     assert rlray.get([next(first), next(second)], timeout=20) == [1, 1]
     rlray.get(source.open.remote())
     assert rlray.get([next(first), next(second)], timeout=20) == [2, 2]
+
+
+def test_an_asynchronous_generator_that_awaits_nothing_leaves_room_for_others() -> None:
+    source = AsyncSource.remote()
+    generator = source.endless.remote()
+    assert rlray.get(next(generator), timeout=20) == 1
+    assert rlray.get(source.how_many_closed.remote(), timeout=20) == 0
+    rlray.cancel(generator)
+    with pytest.raises(TaskCancelledError):
+        rlray.get(generator.completed(), timeout=20)
 
 
 def test_a_generator_of_a_threaded_actor() -> None:
