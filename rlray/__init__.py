@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from rlray.core.api import get_actor as get_actor
     from rlray.core.api import get_gpu_ids as get_gpu_ids
     from rlray.core.api import get_runtime_context as get_runtime_context
-    from rlray.core.api import init as init
     from rlray.core.api import is_initialized as is_initialized
     from rlray.core.api import kill as kill
     from rlray.core.api import nodes as nodes
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from rlray.core.refs import ObjectRefGenerator as ObjectRefGenerator
     from rlray.core.remote import ActorHandle as ActorHandle
     from rlray.core.remote import method as method
+    from rlray.core.starting import init as init
 
 __version__ = "0.1.0"
 
@@ -50,7 +50,7 @@ _WHERE = {
     "get_actor": "rlray.core.api",
     "get_gpu_ids": "rlray.core.api",
     "get_runtime_context": "rlray.core.api",
-    "init": "rlray.core.api",
+    "init": "rlray.core.starting",
     "is_initialized": "rlray.core.api",
     "kill": "rlray.core.api",
     "method": "rlray.core.remote",

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import inspect
-import os
 import socket
-import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -20,80 +17,12 @@ from rlray.core.runtime_env import RuntimeEnv, known_good, parsed
 if TYPE_CHECKING:
     import numpy as np
 
-_init_lock = threading.Lock()
-
-
-def init(
-    *,
-    num_cpus: float | None = None,
-    num_gpus: float | None = None,
-    resources: Mapping[str, float] | None = None,
-    object_store_memory: int | None = None,
-    object_spilling_directory: str | os.PathLike[str] | None = None,
-    memory: float | None = None,
-    runtime_env: Mapping[str, Any] | None = None,
-    namespace: str | None = None,
-    ignore_reinit_error: bool = False,
-    log_to_driver: bool = True,
-    log_dir: str | os.PathLike[str] | None = None,
-    preload: Sequence[str] = (),
-) -> Context:
-    """Start the runtime on this machine; returns when it is ready.
-
-    Guarantees: when this process ends, by whatever signal, every process and all memory of the runtime is gone within
-    two seconds.
-
-    Args:
-        num_cpus: How many CPUs tasks may take together; all of the machine's by default. It may be more than the
-            machine has.
-        num_gpus: How many GPUs; those that CUDA may use by default.
-        resources: Amounts of further resources by name, for tasks and actors that ask for them.
-        object_store_memory: Bytes of shared memory at most; 30 % of the machine's by default. Taken only as used.
-        object_spilling_directory: Where values go that do not fit in memory; a folder of the run in the place for
-            temporary files by default. What was written there is removed at the end.
-        memory: Bytes of memory that tasks and actors may book with ``memory=``; by default what the machine has
-            less the object store. Booking sets nothing aside and limits nothing: it decides who runs at once.
-        runtime_env: What all tasks and actors are set up with, see `rlray.core.runtime_env.RuntimeEnv`.
-        namespace: Where named actors live if nothing else is said; one of its own by default.
-        ignore_reinit_error: Do nothing if the runtime is up, instead of raising.
-        log_to_driver: Print what workers print, prefixed ``(name pid=...)``.
-        log_dir: Where the workers' full logs go; by default they are removed at the end.
-        preload: Modules that every worker needs, imported once before the first worker is forked.
-
-    Raises:
-        RuntimeError: The runtime is up already.
-        RaySystemError: Its processes did not start; the message has their last words.
-    """
-    with _init_lock:
-        if engines.running():
-            if ignore_reinit_error:
-                return engines.current().context()
-            raise RuntimeError(
-                "rlray.init() was called before; call rlray.shutdown() first, or pass ignore_reinit_error=True"
-            )
-        from rlray.core.local.launch import start
-
-        engine = start(
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            resources=resources,
-            object_store_memory=object_store_memory,
-            object_spilling_directory=object_spilling_directory,
-            memory=memory,
-            runtime_env=runtime_env,
-            namespace=namespace,
-            log_to_driver=log_to_driver,
-            log_dir=log_dir,
-            preload=preload,
-        )
-        engines.set_current(engine)
-        atexit.register(shutdown)
-        return engine.context()
-
 
 def ensure_running() -> Engine:
     """The engine of this process, started with defaults if there is none, as Ray does at the first remote call."""
     if not engines.running():
+        from rlray.core.starting import init
+
         init(ignore_reinit_error=True)
     return engines.current()
 
@@ -104,7 +33,6 @@ def shutdown() -> None:
         engine = engines.current()
         engines.set_current(None)
         engine.shutdown()
-    atexit.unregister(shutdown)
 
 
 def is_initialized() -> bool:
@@ -430,7 +358,6 @@ __all__ = [
     "get_actor",
     "get_gpu_ids",
     "get_runtime_context",
-    "init",
     "is_initialized",
     "kill",
     "list_named_actors",

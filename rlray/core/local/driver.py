@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from rlray.core.hints import DriverHints
 from rlray.core.local.client import Client
 from rlray.core.local.logs import LogPrinter
 from rlray.core.local.settings import DRIVER, NODE, RunSettings
+from rlray.core.local.spawn import Spawned
 from rlray.core.local.wire import Connection
 
 _START_TIMEOUT = 60.0  # seconds
@@ -24,24 +24,30 @@ _STOP_TIMEOUT = 5.0
 class Driver(Client):
     """The driver's half of the engine, which also ends all processes."""
 
-    def __init__(
-        self, settings: RunSettings, zygote: subprocess.Popen[bytes], lifeline: socket.socket, node: socket.socket
-    ) -> None:
+    def __init__(self, settings: RunSettings, spawned: Spawned) -> None:
         self._printer: LogPrinter | None = None
         self._hints: DriverHints | None = None
         self._node_lives = True
         self._owner_pid = os.getpid()
-        self._zygote, self._lifeline = zygote, lifeline
-        super().__init__(settings, DRIVER, node)
+        self._spawned, self._zygote = spawned, spawned.process
+        super().__init__(settings, DRIVER, spawned.node)
         try:
             self.loop.run_until(lambda: self.welcome or self._broken is not None, timeout=_START_TIMEOUT)
             if not self.welcome:
-                raise RaySystemError(f"the runtime did not start: {_tail(settings) or 'no word from its processes'}")
+                raise RaySystemError(f"the runtime did not start: {self._last_words() or 'no word from its processes'}")
         except BaseException:
             self.shutdown()
             raise
         self.loop.start_background()
         self._hints = DriverHints()
+
+    def _last_words(self) -> str:
+        """What the processes said that did not start."""
+        text = self._spawned.last_words()
+        for name in ("zygote.log", "node.log"):
+            with suppress(OSError):
+                text += (Path(self.settings.log_directory) / name).read_text(errors="replace")[-2000:]
+        return text.strip()
 
     def _on_lines(self, node: int, key: bytes) -> None:
         """A worker has printed something."""
@@ -59,13 +65,12 @@ class Driver(Client):
         super().shutdown()
         if self._hints is not None:
             self._hints.remove()
-        self._lifeline.close()  # the zygote's sign to end everything, if the node has not told it yet
+        self._spawned.close()  # the zygote's sign to end everything, if the node has not told it yet
         try:
             self._zygote.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._zygote.send_signal(signal.SIGKILL)  # its children follow
             self._zygote.wait()
-        os.close(self.settings.store_fd)
         for directory in (self.settings.directory, self.settings.spill_directory):
             shutil.rmtree(directory, ignore_errors=True)
 
@@ -73,12 +78,3 @@ class Driver(Client):
         if connection.peer == NODE:
             self._node_lives = False
         super()._lost(connection)
-
-
-def _tail(settings: RunSettings) -> str:
-    """The last words of the processes that did not start."""
-    text = ""
-    for name in ("zygote.log", "node.log"):
-        with suppress(OSError):
-            text += (Path(settings.log_directory) / name).read_text(errors="replace")[-2000:]
-    return text.strip()

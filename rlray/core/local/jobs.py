@@ -55,6 +55,7 @@ def receive(caller: int, runs: Sequence[tuple[WireSpec, Sequence[WireTask]]], re
     jobs = []
     for wire_spec, tasks in runs:
         spec = JobSpec(*wire_spec)
+        spec.request = Request(*spec.request)
         for task in tasks:
             if len(task) == 2:
                 jobs.append(Job(caller, spec, task[0], task[1]))

@@ -1,4 +1,4 @@
-"""Starting the processes of a run, from the driver: what is asked of `init`, checked, and the zygote."""
+"""What `init` is asked for, checked and turned into the settings of a run."""
 
 from __future__ import annotations
 
@@ -7,29 +7,24 @@ import os
 import pickle
 import secrets
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rlray.core.local.driver import Driver
 from rlray.core.local.settings import RunSettings
-from rlray.core.local.store import MIN_CAPACITY, PAGE, create_file, default_capacity
-from rlray.core.local.threads import THREAD_VARIABLES
+from rlray.core.local.spawn import Spawned
+from rlray.core.local.store import MIN_CAPACITY, PAGE, default_capacity, set_capacity
 from rlray.core.resources import MEMORY, count_cpus, gpu_names, machine_memory, shape
 from rlray.core.runtime_env import canonical
 
-if TYPE_CHECKING:
-    from rlray.core.local.driver import Driver
-
-_BOOT = "import sys; sys.path.insert(0, {root!r}); from rlray.core.local.zygote import main; main({lifeline}, {node})"
-
 
 def start(
+    spawned: Spawned,
     *,
     num_cpus: float | None,
     num_gpus: float | None,
@@ -43,7 +38,7 @@ def start(
     log_dir: str | os.PathLike[str] | None,
     preload: Sequence[str],
 ) -> Driver:
-    """Start the processes of a run; returns when they are there."""
+    """Let the spawned process make a run of it; returns when all is there."""
     _check(num_cpus, num_gpus, resources, object_store_memory, object_spilling_directory, memory, preload)
     environment = canonical(runtime_env)
     gpus = gpu_names()
@@ -63,7 +58,7 @@ def start(
         directory=directory,
         log_directory=str(logs.resolve()),
         spill_directory=str(Path(object_spilling_directory or directory).resolve() / f"spilled-{job_id}"),
-        store_fd=create_file(capacity),
+        store_fd=spawned.store_fd,
         store_capacity=capacity,
         total=total,
         gpus=tuple(gpus),
@@ -78,10 +73,10 @@ def start(
         environment=environment,
     )
     try:
-        zygote, lifeline, node = _start_zygote(settings)
-        from rlray.core.local.driver import Driver  # imported while the zygote starts
-
-        return Driver(settings, zygote, lifeline, node)
+        set_capacity(spawned.store_fd, capacity)
+        with suppress(BrokenPipeError):  # it died at once: the wait for its welcome reports it
+            spawned.lifeline.sendall(pickle.dumps(settings))
+        return Driver(settings, spawned)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
@@ -129,27 +124,3 @@ def _check(
 def _short_temp() -> str | None:
     """A place for sockets, whose paths may have about 100 bytes; None for the default one."""
     return "/tmp" if len(tempfile.gettempdir()) > 60 else None
-
-
-def _start_zygote(settings: RunSettings) -> tuple[subprocess.Popen[bytes], socket.socket, socket.socket]:
-    """Start a fresh Python; returns it, our end of its lifeline, and our end of the line to the node."""
-    lifeline, zygote_end = socket.socketpair()
-    node, node_end = socket.socketpair()
-    root = str(Path(__file__).resolve().parents[3])
-    boot = _BOOT.format(root=root, lifeline=zygote_end.fileno(), node=node_end.fileno())
-    environment = {**dict.fromkeys(THREAD_VARIABLES, "1"), **os.environ}  # importing numpy must not start threads
-    with open(Path(settings.log_directory) / "zygote.log", "ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", boot],
-            pass_fds=(zygote_end.fileno(), node_end.fileno(), settings.store_fd),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,  # Ctrl-C in the terminal is the driver's to handle
-        )
-    zygote_end.close()
-    node_end.close()
-    with suppress(BrokenPipeError):  # it died at once: the wait for its welcome reports it
-        lifeline.sendall(pickle.dumps(settings))
-    return process, lifeline, node

@@ -10,9 +10,10 @@ import bisect
 import ctypes
 import mmap
 import os
-import tempfile
 from collections.abc import Sequence
 from typing import Any
+
+from rlray.core.local.spawn import nameless_file
 
 INLINE_LIMIT = 100_000  # bytes: smaller values travel inside messages
 PAGE = mmap.PAGESIZE
@@ -27,14 +28,15 @@ Part = bytes | tuple[int, int]
 Buffer = bytes | memoryview
 
 
+def set_capacity(fd: int, capacity: int) -> None:
+    """Let an empty file be a store of ``capacity`` bytes; it takes none of them yet."""
+    os.ftruncate(fd, capacity * _SPAN)
+
+
 def create_file(capacity: int) -> int:
     """A nameless sparse file for a store of ``capacity`` bytes; returns its descriptor."""
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("rlray", os.MFD_CLOEXEC)
-    else:  # macOS
-        fd, path = tempfile.mkstemp(prefix="rlray-")
-        os.unlink(path)
-    os.ftruncate(fd, capacity * _SPAN)
+    fd = nameless_file()
+    set_capacity(fd, capacity)
     return fd
 
 

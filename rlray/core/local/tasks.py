@@ -122,7 +122,7 @@ def spec_to_wire(spec: CallSpec, once: bool, request: Request) -> WireSpec:
         spec.name,
         spec.num_returns,
         once,
-        request,
+        tuple(request),  # a class of its own would cost more than all the rest
         spec.retry_exceptions,
         spec.max_calls,
         spec.concurrency_group,

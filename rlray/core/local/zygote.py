@@ -223,17 +223,24 @@ def _leave(code: int) -> NoReturn:
 
 
 def main(lifeline: int, node_fd: int) -> None:
-    """Entry point of the fresh Python that `rlray.core.local.launch` starts.
+    """Entry point of the fresh Python that `rlray.core.local.spawn` starts.
 
     ``lifeline`` and ``node_fd`` are inherited sockets: the driver's to this process, the driver's to the node. The
     settings arrive over the first, from the parent that made it.
     """
     import pickle
 
+    for name in _BASE:  # while the driver makes up its mind
+        with suppress(ImportError):  # it may be found where the settings tell to look
+            importlib.import_module(name)
     driver = socket.socket(fileno=lifeline)
     with driver.makefile("rb") as stream:
         settings: RunSettings = pickle.load(stream)
     sys.path[:] = settings.sys_path
+    log = os.open(f"{settings.log_directory}/zygote.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
     ours, theirs = socket.socketpair()
 
     def node() -> None:
