@@ -27,6 +27,31 @@ RAY = {
 }
 """What Ray 2.60 offers programs of its core under ``ray.``, submodules of its libraries and internals apart."""
 
+EXCEPTIONS = {
+    *("ActorAlreadyExistsError", "ActorDiedError", "ActorHandleNotFoundError", "ActorPlacementGroupRemoved"),
+    *("ActorUnavailableError", "ActorUnschedulableError", "AsyncioActorExit", "AuthenticationError"),
+    *("CrossLanguageError", "GetTimeoutError", "LocalRayletDiedError", "NodeDiedError", "ObjectFetchTimedOutError"),
+    *("ObjectFreedError", "ObjectLostError", "ObjectReconstructionFailedError", "ObjectRefStreamEndOfStreamError"),
+    *("ObjectStoreFullError", "OufOfBandObjectRefSerializationException", "OutOfDiskError", "OutOfMemoryError"),
+    *("OwnerDiedError", "PendingCallsLimitExceeded", "PlasmaObjectNotAvailable", "RayActorError"),
+    *("RayCgraphCapacityExceeded", "RayChannelError", "RayChannelTimeoutError", "RayDirectTransportError"),
+    *("RayError", "RaySystemError", "RayTaskError", "ReferenceCountingAssertionError", "RpcError"),
+    *("RuntimeEnvSetupError", "StreamingGeneratorReplayInconsistentError", "TaskCancelledError"),
+    *("TaskPlacementGroupRemoved", "TaskUnschedulableError", "UnserializableException", "UserCodeException"),
+    "WorkerCrashedError",
+}
+"""The classes of ``ray.exceptions``."""
+
+CONTEXT = {
+    *("actor_id", "current_actor", "current_placement_group_id", "gcs_address", "get", "get_accelerator_ids"),
+    *("get_actor_id", "get_actor_name", "get_assigned_resources", "get_job_id", "get_node_id", "get_node_labels"),
+    *("get_placement_group_id", "get_resource_ids", "get_runtime_env_string", "get_session_name"),
+    *("get_task_function_name", "get_task_id", "get_task_name", "get_temp_dir", "get_worker_id", "is_canceled"),
+    *("job_id", "namespace", "node_id", "runtime_env", "should_capture_child_tasks_in_placement_group", "task_id"),
+    "was_current_actor_reconstructed",
+}
+"""The methods and properties of what Ray's ``get_runtime_context()`` returns."""
+
 
 def rows() -> list[list[str]]:
     """The cells of every table row that has a test in its last cell."""
@@ -65,16 +90,31 @@ def test_the_page_has_its_tables() -> None:
     assert {"Tasks", "Objects", "Actors", "Resources and environments", "Tools"} <= titles
 
 
-def test_every_name_of_ray_is_there_or_explained() -> None:
-    _, table = PAGE.read_text(encoding="utf-8").split("### Names of `ray` that are left out")
+def explained(title: str) -> set[str]:
+    """The names in the first column of the table under a heading."""
+    _, below = PAGE.read_text(encoding="utf-8").split(f"### {title}\n")
+    table = below.split("\n### ")[0]
     firsts = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
-    explained = {name for cell in firsts for name in re.findall(r"`(\w+)`", cell)}
-    assert explained == RAY - set(dir(rlray))
+    return {name for cell in firsts for name in re.findall(r"`(\w+)`", cell)}
+
+
+def test_every_name_of_ray_is_there_or_explained() -> None:
+    assert explained("Names of `ray` that are left out") == RAY - set(dir(rlray))
+
+
+def test_every_exception_of_ray_is_there_or_explained() -> None:
+    assert explained("Names of `ray.exceptions` that are left out") == EXCEPTIONS - set(dir(rlray.exceptions))
+
+
+def test_every_method_of_the_runtime_context_is_there_or_explained() -> None:
+    assert explained("Methods of `get_runtime_context()` that are left out") == CONTEXT - set(dir(rlray.RuntimeContext))
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="compares with Ray, which is not installed")
-def test_the_list_of_rays_names_is_rays() -> None:
+def test_the_lists_of_rays_names_are_rays() -> None:
     ray = import_module("ray")
-    assert {name for name in dir(ray) if name in RAY} == RAY
-    missing = {name for name in dir(ray) if callable(getattr(ray, name)) and not name.startswith("_")} - RAY
-    assert not missing, f"Ray has {sorted(missing)}"
+    modules = {"actor", "cross_language", "exceptions", "util"}
+    assert {name for name in dir(ray) if callable(getattr(ray, name)) and name[0] != "_"} | modules == RAY
+    errors = {name: kind for name, kind in vars(ray.exceptions).items() if isinstance(kind, type)}
+    assert {name for name, kind in errors.items() if issubclass(kind, BaseException)} == EXCEPTIONS
+    assert {name for name in dir(ray.runtime_context.RuntimeContext) if name[0] != "_"} == CONTEXT

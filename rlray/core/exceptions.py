@@ -8,6 +8,7 @@ RayError
 ├── RayActorError                    the actor cannot answer
 │   ├── ActorDiedError               ... and never will
 │   └── ActorUnavailableError        ... at this moment: it is being restarted
+├── ActorAlreadyExistsError (ValueError)  a living actor has that name
 ├── TaskUnschedulableError           this machine can never run the task
 ├── TaskPlacementGroupRemoved        the placement group that the task was to run in is gone
 ├── ActorUnschedulableError          this machine can never hold the actor
@@ -30,6 +31,7 @@ from typing import Any
 from rlray.core.hints import hint
 
 __all__ = [
+    "ActorAlreadyExistsError",
     "ActorDiedError",
     "ActorExit",
     "ActorPlacementGroupRemoved",
@@ -90,6 +92,10 @@ class ActorDiedError(RayActorError):
 
     def __reduce__(self) -> tuple[type[ActorDiedError], tuple[str, BaseException | None]]:
         return ActorDiedError, (str(self), self.__cause__)
+
+
+class ActorAlreadyExistsError(RayError, ValueError):
+    """A living actor has that name in that namespace already."""
 
 
 class ActorUnavailableError(RayActorError):

@@ -32,7 +32,7 @@ class Source(Protocol):
         """Wait for the next value and take it; None at the end. Raises TimeoutError."""
 
     def settled(self) -> ObjectRef | None:
-        """Take the next value, which must be there; None at the end."""
+        """Take the next value; None at the end. Raises LookupError if it is not there yet."""
 
     def upcoming_ready(self) -> bool:
         """Whether the next value is there."""
@@ -102,7 +102,8 @@ class ObjectRefGenerator:
     """The references of a task or method with ``num_returns="streaming"``: each comes as soon as its value is yielded.
 
     Guarantees: the order is the generator's; nothing is lost or repeated when its process dies and the task is retried.
-    If the generator raises, the last reference carries the error. It is an iterator and an asynchronous iterator, and
+    If the generator raises, the last reference carries the error. Several threads or coroutines may read; each value
+    goes to one. It is an iterator and an asynchronous iterator, and
     `wait` takes it like a reference: it is ready when its next value is there. Belongs to the process that made it.
     """
 
@@ -124,13 +125,17 @@ class ObjectRefGenerator:
     async def __anext__(self) -> ObjectRef:
         import asyncio
 
-        upcoming = asyncio.wrap_future(self._source.upcoming().future())
-        await asyncio.wait([upcoming])
-        upcoming.exception()  # an error is for whoever gets the reference
-        ref = self._source.settled()
-        if ref is None:
-            raise StopAsyncIteration
-        return ref
+        while True:
+            upcoming = asyncio.wrap_future(self._source.upcoming().future())
+            await asyncio.wait([upcoming])
+            upcoming.exception()  # an error is for whoever gets the reference
+            try:
+                ref = self._source.settled()
+            except LookupError:  # another reader has taken it
+                continue
+            if ref is None:
+                raise StopAsyncIteration
+            return ref
 
     def completed(self) -> ObjectRef:
         """A reference that is ready when the generator has ended; `get` of it raises the generator's error."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,60 @@ def test_refuses_what_it_cannot_do() -> None:
     assert rlray.get(ref, timeout=20) == "done"
     with pytest.raises(TypeError, match="int"):
         rlray.cancel(5)
+
+
+def _puts() -> None:
+    while True:
+        rlray.put([1])
+
+
+def _asks() -> None:
+    while True:
+        rlray.available_resources()
+
+
+def _submits() -> None:
+    task = rlray.remote(lambda: 1)
+    while True:
+        rlray.get(task.remote())
+
+
+def _yields() -> Iterator[int]:
+    while True:
+        yield 1
+
+
+def _maps() -> None:
+    while True:
+        list(rlray.remote(abs).map(range(10)))
+
+
+@pytest.mark.parametrize("busy", [_puts, _asks, _submits, _yields, _maps], ids=lambda function: function.__name__)
+def test_a_task_that_keeps_the_runtime_busy(busy: Callable[[], Any]) -> None:
+    """It is interrupted all the same, in its own code and never inside the runtime's."""
+    for _ in range(3):
+        running = rlray.remote(max_retries=0)(busy).remote()
+        ref = running.completed() if isinstance(running, rlray.ObjectRefGenerator) else running
+        rlray.wait([ref], timeout=0.2)
+        rlray.cancel(running)
+        with pytest.raises(TaskCancelledError):
+            rlray.get(ref, timeout=20)
+
+
+def test_cancelling_others_does_not_spare_the_running_one(tmp_path: Path) -> None:
+    """Tasks that wait at the same worker are cancelled with the one that runs there."""
+
+    @rlray.remote(num_cpus=4)
+    def nap(seconds: float, marker: Path) -> None:
+        if seconds:
+            marker.touch()
+            time.sleep(seconds)
+
+    rlray.get([nap.remote(0, tmp_path) for _ in range(50)], timeout=20)  # short so far: many are sent at a time
+    refs = [nap.remote(60, tmp_path / "marker") for _ in range(6)]
+    assert wait_until((tmp_path / "marker").exists, 20)
+    for ref in refs:
+        rlray.cancel(ref)
+    for ref in refs:
+        with pytest.raises(TaskCancelledError):
+            rlray.get(ref, timeout=20)

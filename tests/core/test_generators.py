@@ -7,6 +7,7 @@ import gc
 import os
 import pickle
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -106,6 +107,10 @@ class AsyncSource:
 
     async def how_many_closed(self) -> int:
         return self.closed
+
+    async def endless(self) -> AsyncIterator[int]:
+        while True:
+            yield 1
 
     def plain(self, n: int) -> Iterator[int]:
         yield from range(n)
@@ -229,6 +234,16 @@ def test_asynchronous_generators_run_side_by_side() -> None:
     assert rlray.get([next(first), next(second)], timeout=20) == [2, 2]
 
 
+def test_an_asynchronous_generator_that_awaits_nothing_leaves_room_for_others() -> None:
+    source = AsyncSource.remote()
+    generator = source.endless.remote()
+    assert rlray.get(next(generator), timeout=20) == 1
+    assert rlray.get(source.how_many_closed.remote(), timeout=20) == 0
+    rlray.cancel(generator)
+    with pytest.raises(TaskCancelledError):
+        rlray.get(generator.completed(), timeout=20)
+
+
 def test_a_generator_of_a_threaded_actor() -> None:
     source = Source.options(max_concurrency=2).remote()
     first, second = source.count.remote(50), source.count.remote(50)
@@ -268,8 +283,6 @@ def test_an_error_before_the_first_value() -> None:
 def test_a_value_that_cannot_be_pickled() -> None:
     @rlray.remote
     def locks() -> Iterator[Any]:
-        import threading
-
         yield 1
         yield threading.Lock()
 
@@ -528,6 +541,46 @@ def test_async_for_inside_an_async_actor() -> None:
             return [await ref async for ref in count.remote(n)]
 
     assert rlray.get(Reader.remote().read.remote(20), timeout=20) == list(range(20))
+
+
+def test_several_readers_share_the_values() -> None:
+    """Threads or coroutines that read one generator get each value once between them."""
+    generator, found = count.remote(3_000), list[int]()
+
+    def read() -> None:
+        found.extend(rlray.get(ref) for ref in generator)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(found) == list(range(3_000))
+
+    async def main() -> list[int]:
+        shared = count.remote(300)
+
+        async def read() -> list[int]:
+            return [await ref async for ref in shared]
+
+        return [value for part in await asyncio.gather(*[read() for _ in range(4)]) for value in part]
+
+    assert sorted(asyncio.run(main())) == list(range(300))
+
+
+def test_an_actor_that_comes_back_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    marker = tmp_path / "died"
+
+    @rlray.remote(max_restarts=1, max_task_retries=1)
+    class Fragile:
+        def count(self) -> Iterator[int]:
+            for i in range(1_000):
+                if i == 500 and not marker.exists():
+                    marker.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield i
+
+    assert outcomes(Fragile.remote().count.remote()) == list(range(1_000))
 
 
 def test_completed(tmp_path: Path) -> None:

@@ -74,8 +74,9 @@ def test_bad_names(name: Any, kind: type[Exception]) -> None:
 
 def test_a_taken_name_is_a_value_error() -> None:
     actor = Register.options(name="taken").remote()
-    with pytest.raises(ValueError, match="taken"):
+    with pytest.raises(ValueError, match="taken") as caught:
         Register.options(name="taken").remote()
+    assert isinstance(caught.value, rlray.exceptions.ActorAlreadyExistsError)
     assert rlray.get(actor.add.remote()) == 1
 
 

@@ -186,7 +186,7 @@ class Client(Engine):
             with self.loop.lock:
                 del self._own_actors[actor.id]
             if isinstance(taken, str):
-                raise ValueError(f"{taken}; choose another name, or pass get_if_exists=True")
+                raise exc.ActorAlreadyExistsError(f"{taken}; choose another name, or pass get_if_exists=True")
             return self.claim(taken[0])
         if actor.waits:
             with self.loop.lock:
@@ -607,8 +607,10 @@ class Client(Engine):
         self.loop.send(self._peers[NODE], message)
 
     def ask(self, kind: str, *args: Any) -> Any:
-        """Ask the node and wait for its answer."""
+        """Ask the node and wait for its answer. Raises KeyboardInterrupt if the task was cancelled, before it asks."""
         self.check_alive()
+        if self.hooks is not None:
+            self.hooks.check_interrupt()
         with self.loop.lock:
             self._tickets += 1
             ticket = self._tickets

@@ -51,6 +51,9 @@ class Concurrency(ABC):
     def cancel(self, task_id: bytes) -> None:
         """Cancel a call. Called as `start` is."""
 
+    def consumed(self, task_id: bytes) -> None:  # noqa: B027
+        """The reader of a generator has taken more. Called as `start` is."""
+
     @abstractmethod
     def close(self) -> None:
         """Begin no more calls; when those under way have ended, `Executor.depart`. Called by one of them."""
@@ -134,6 +137,7 @@ class Coroutines(Concurrency):
         self._room = _sizes(limit, groups)
         self._waiting: dict[str | None, deque[Job]] = {group: deque() for group in self._room}
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
+        self._readers: dict[bytes, asyncio.Event] = {}  # set when the reader of a generator has taken more
         self._flushing = False
         self._closed = False
 
@@ -149,6 +153,10 @@ class Coroutines(Concurrency):
 
     def cancel(self, task_id: bytes) -> None:
         self._loop.call_soon_threadsafe(self._cancel, task_id)
+
+    def consumed(self, task_id: bytes) -> None:
+        if task_id in self._readers:
+            self._loop.call_soon_threadsafe(self._readers[task_id].set)
 
     def _start(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -196,6 +204,7 @@ class Coroutines(Concurrency):
         except BaseException as error:  # also SystemExit: the actor lives on
             answer = executor.failed(job, error)
         self._answer(job, answer)
+        self._readers.pop(job.id, None)
         del self._tasks[job.id]
         group = job.spec.concurrency_group
         self._room[group] += 1
@@ -223,12 +232,16 @@ class Coroutines(Concurrency):
         executor = self._executor
         if isinstance(values, Iterator):
             values = _as_async(values)
+        reader = self._readers[job.id] = asyncio.Event()
         with executor.stream(job, values, AsyncIterator):
             index = 0
             async for value in values:
                 executor.send_yielded(job, index, value)
+                await asyncio.sleep(0)  # others get their turn, also if the generator itself awaits nothing
+                reader.clear()
                 while executor.is_ahead(job, index):
-                    await asyncio.sleep(0.001)
+                    await reader.wait()
+                    reader.clear()
                 index += 1
 
     def _answer(self, job: Job, answer: Answer) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
-import signal
 import threading
 import time
 from collections import deque
@@ -23,6 +22,7 @@ from rlray.core.exceptions import ActorDiedError, ActorExit, TaskCancelledError,
 from rlray.core.local import logs
 from rlray.core.local.client import Client
 from rlray.core.local.environments import set_up
+from rlray.core.local.interrupts import Interrupts
 from rlray.core.local.jobs import Answer, Answers, Job, receive
 from rlray.core.local.references import Payload
 from rlray.core.local.wire import Message
@@ -77,9 +77,8 @@ class Executor:
         self._announced = ""
         self._main = threading.main_thread().ident
         self._current: Job | None = None  # on the main thread
-        self._cancelling: bytes | None = None
-        self._interrupt_later = False
-        signal.signal(signal.SIGINT, self._on_sigint)
+        callers = (Executor.perform, Executor._run_chunk, Executor._send_all)
+        self._interrupts = Interrupts(client.loop, self._on_main, [caller.__code__ for caller in callers])
 
     def run(self) -> None:
         """Take the next job and run it, for ever."""
@@ -125,6 +124,8 @@ class Executor:
             case ("consumed", task_id, count):
                 if task_id in self._consumed:
                     self._consumed[task_id] = count
+                    if self._actor is not None and self._actor.concurrency is not None:
+                        self._actor.concurrency.consumed(task_id)
             case ("end",):
                 self._end_when_unneeded()
             case ("node_lost",):
@@ -172,17 +173,11 @@ class Executor:
             if self._actor.concurrency is not None:
                 self._actor.concurrency.cancel(task_id)
         elif self._current is not None and self._current.id == task_id:
-            self._cancelling = task_id
-            assert self._main is not None
-            signal.pthread_kill(self._main, signal.SIGINT)  # also interrupts a sleeping system call
+            self._interrupts.ask(task_id)
 
-    def _on_sigint(self, number: int, frame: object) -> None:
-        if self._current is None or self._current.id != self._cancelling:
-            return  # the task ended meanwhile
-        if self._client.loop.busy_here():
-            self._interrupt_later = True  # not in the middle of the runtime's own work
-        else:
-            raise KeyboardInterrupt
+    def _on_main(self) -> bytes | None:
+        job = self._current
+        return job.id if job is not None else None
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -198,7 +193,6 @@ class Executor:
                 self._current = None
         except KeyboardInterrupt:
             answer = self.cancelled(job)
-        self._interrupt_later = False
         answers = self.answers
         answers.add(job.caller, answer)
         queue = self._queue
@@ -262,7 +256,7 @@ class Executor:
             self.answers.measured(job.spec.target, time.perf_counter() - began)
             return self.answer(job, result)
         except KeyboardInterrupt as error:
-            if self._cancelling == job.id:
+            if self._interrupts.asked == job.id:
                 raise
             return self.failed(job, error)
         except BaseException as error:  # also SystemExit: the worker lives on
@@ -362,7 +356,7 @@ class Executor:
 
     def cancelled(self, job: Job) -> Answer:
         """The answer of a job that was cancelled."""
-        self._cancelling = None
+        self._interrupts.over(job.id)
         return (job.id, [], ("error", dumps_error(TaskCancelledError(f"{job.spec.name} was cancelled"))), False)
 
     # -- chunks of map -----------------------------------------------------------------------------------------------
@@ -380,7 +374,7 @@ class Executor:
             except ActorExit:
                 raise
             except BaseException as error:
-                if isinstance(error, KeyboardInterrupt) and self._cancelling == job.id:
+                if isinstance(error, KeyboardInterrupt) and self._interrupts.asked == job.id:
                     raise
                 errors[len(values)] = error
                 values.append(None)
@@ -418,7 +412,7 @@ class Executor:
             self.send_yielded(job, index, value)
             if self.is_ahead(job, index):
                 self._client.loop.run_until(partial(self._may_go_on, job, index))
-                self.check_interrupt()
+            self.check_interrupt()
 
     @contextmanager
     def stream(self, job: Job, values: Any, kind: type) -> Iterator[None]:
@@ -480,13 +474,11 @@ class Executor:
 
     def interrupted(self) -> bool:
         """Whether the waiting main thread must stop waiting."""
-        return self._interrupt_later and threading.get_ident() == self._main
+        return self._interrupts.due()
 
     def check_interrupt(self) -> None:
         """Raise KeyboardInterrupt if the task of this thread was cancelled while it waited."""
-        if self.interrupted():
-            self._interrupt_later = False
-            raise KeyboardInterrupt
+        self._interrupts.check()
 
     def _job_here(self) -> Job | None:
         if self._current is not None and threading.get_ident() == self._main:

@@ -102,16 +102,21 @@ class Stream:
 
     def advance(self, timeout: float | None) -> ObjectRef | None:
         """Wait for the next value; None at the end. Raises TimeoutError."""
-        client, ref = self._client, self._refs[0]
-        if not client.wait_for([ref], timeout):
-            raise TimeoutError(f"the generator gave nothing within {timeout:g} s")
-        return self.settled()
+        while True:
+            if not self._client.wait_for([self._refs[0]], timeout):
+                raise TimeoutError(f"the generator gave nothing within {timeout:g} s")
+            try:
+                return self.settled()
+            except LookupError:  # another thread has taken it
+                continue
 
     def settled(self) -> ObjectRef | None:
-        """The next value, which must be there; None at the end."""
-        client = self._client
-        with client.loop.lock:
-            if self._refs[0].entry.payload == _END:
+        """The next value, if it is there; None at the end. Raises LookupError if it is not there yet."""
+        with self._client.loop.lock:
+            payload = self._refs[0].entry.payload
+            if payload is None:
+                raise LookupError("the next value has not arrived")
+            if payload == _END:
                 return None
             ref = self._refs.popleft()
             self._taken += 1

@@ -160,10 +160,6 @@ class Loop:
         with suppress(BlockingIOError, OSError):  # full: it will wake anyway; closed: nobody is left
             os.write(self._wake_out, b"w")
 
-    def busy_here(self) -> bool:
-        """Whether the calling thread is inside the runtime's own work."""
-        return bool(self.lock._is_owned())  # type: ignore[attr-defined]
-
     def attend(self) -> None:
         """There is something for ``idle`` to do before anybody waits long."""
         self._attention = True
