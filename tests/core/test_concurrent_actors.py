@@ -6,12 +6,14 @@ import asyncio
 import concurrent.futures
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import rlray
 from rlray.exceptions import RayActorError, TaskCancelledError
+from tests.support import wait_until
 
 pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.every_engine]
 
@@ -123,6 +125,39 @@ def test_errors_context_and_plain_methods() -> None:
     assert all(before == after for before, after in seen), "each coroutine keeps its own context"
     assert len({before for before, _ in seen}) == 4
     assert rlray.get(actor.plain.remote()) == "a plain method of an async actor"
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("turns", range(5))
+def test_a_coroutine_can_be_cancelled_at_the_moment_when_it_begins(turns: int, tmp_path: Path) -> None:
+    """The cancel is read when the call before it has so many turns of the event loop to go."""
+
+    @rlray.remote(max_concurrency=1)
+    class OneByOne:
+        async def first(self, begun: Path, gate: Path, turns: int) -> None:
+            begun.touch()
+            while not gate.exists():
+                time.sleep(0.01)
+            time.sleep(0.1)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+        async def second(self) -> None:
+            await asyncio.sleep(60)
+
+        async def third(self) -> int:
+            return 3
+
+    actor, begun, gate = OneByOne.remote(), tmp_path / "begun", tmp_path / "gate"
+    first = actor.first.remote(begun, gate, turns)
+    second = actor.second.remote()
+    assert wait_until(begun.exists, 20)
+    time.sleep(0.1)  # the second call waits behind the first
+    rlray.cancel(second)
+    gate.touch()
+    with pytest.raises(TaskCancelledError):
+        rlray.get(second, timeout=20)
+    assert rlray.get([first, actor.third.remote()], timeout=20) == [None, 3]
 
 
 def test_a_coroutine_can_be_cancelled() -> None:

@@ -173,7 +173,10 @@ class Coroutines(Concurrency):
     def _cancel(self, task_id: bytes) -> None:
         task = self._tasks.get(task_id)
         if task is not None:
-            task.cancel()
+            if inspect.getcoroutinestate(task.get_coro()) == inspect.CORO_CREATED:  # type: ignore[arg-type]
+                self._loop.call_soon(self._cancel, task_id)  # it ends without a word if it is cancelled before it begins
+            else:
+                task.cancel()
             return
         for waiting in self._waiting.values():
             for job in [job for job in waiting if job.id == task_id]:
