@@ -174,7 +174,7 @@ class Coroutines(Concurrency):
         task = self._tasks.get(task_id)
         if task is not None:
             if inspect.getcoroutinestate(task.get_coro()) == inspect.CORO_CREATED:  # type: ignore[arg-type]
-                self._loop.call_soon(self._cancel, task_id)  # it ends without a word if it is cancelled before it begins
+                self._loop.call_soon(self._cancel, task_id)  # once it has begun: before, it would end without a word
             else:
                 task.cancel()
             return
