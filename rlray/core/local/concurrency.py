@@ -173,8 +173,9 @@ class Coroutines(Concurrency):
     def _cancel(self, task_id: bytes) -> None:
         task = self._tasks.get(task_id)
         if task is not None:
+            # Cancelled before it begins, it would end without a word.
             if inspect.getcoroutinestate(task.get_coro()) == inspect.CORO_CREATED:  # type: ignore[arg-type]
-                self._loop.call_soon(self._cancel, task_id)  # it ends without a word if it is cancelled before it begins
+                self._loop.call_soon(self._cancel, task_id)
             else:
                 task.cancel()
             return
