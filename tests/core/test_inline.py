@@ -531,6 +531,35 @@ def test_leaving_and_ending_from_inside() -> None:
     assert happened == []
 
 
+def test_no_call_begins_while_an_actor_that_leaves_waits_for_those_under_way(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+
+    @rlray.remote(max_concurrency=4)
+    class Leaver:
+        def hold(self) -> str:
+            assert wait_until(gate.exists, 30)
+            return "held"
+
+        def leave(self) -> None:
+            note("leaving")
+            rlray.actor.exit_actor()
+
+        def note(self) -> None:
+            note("begun")
+
+    actor = Leaver.remote()
+    held, leaving = actor.hold.remote(), actor.leave.remote()
+    assert wait_until(lambda: happened == ["leaving"], 20)
+    assert rlray.wait([leaving], timeout=0.1) == ([], [leaving])
+    behind = actor.note.remote()
+    gate.touch()
+    assert rlray.get(held, timeout=20) == "held"
+    for ref in (leaving, behind):
+        with pytest.raises(ActorDiedError, match="exit_actor"):
+            rlray.get(ref, timeout=20)
+    assert happened == ["leaving"]
+
+
 def test_kill_with_a_restart_gives_a_fresh_instance() -> None:
     @rlray.remote(max_restarts=1)
     class Counter:
