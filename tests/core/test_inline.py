@@ -17,6 +17,9 @@ import pytest
 
 import rlray
 from rlray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, TaskCancelledError
+from rlray.util import remove_placement_group
+from rlray.util.placement_group import placement_group
+from rlray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from tests.support import PACKAGE_PARENT, run_driver, wait_until
 
 happened: list[Any] = []
@@ -528,6 +531,35 @@ def test_leaving_and_ending_from_inside() -> None:
     assert happened == []
 
 
+def test_no_call_begins_while_an_actor_that_leaves_waits_for_those_under_way(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+
+    @rlray.remote(max_concurrency=4)
+    class Leaver:
+        def hold(self) -> str:
+            assert wait_until(gate.exists, 30)
+            return "held"
+
+        def leave(self) -> None:
+            rlray.actor.exit_actor()
+
+        def note(self) -> None:
+            note("begun")
+
+    actor = Leaver.remote()
+    held, leaving = actor.hold.remote(), actor.leave.remote()
+    life: Any = actor._life
+    assert wait_until(lambda: life.actor._departure is not None, 20)
+    assert rlray.wait([leaving], timeout=0) == ([], [leaving])
+    behind = actor.note.remote()
+    gate.touch()
+    assert rlray.get(held, timeout=20) == "held"
+    for ref in (leaving, behind):
+        with pytest.raises(ActorDiedError, match="exit_actor"):
+            rlray.get(ref, timeout=20)
+    assert happened == []
+
+
 def test_kill_with_a_restart_gives_a_fresh_instance() -> None:
     @rlray.remote(max_restarts=1)
     class Counter:
@@ -619,6 +651,108 @@ def test_gpus_are_given_out_and_shared_when_taken() -> None:
     assert rlray.get(rlray.remote(num_gpus=0.5)(rlray.get_gpu_ids).remote()) in ([0], [1])
 
 
+def test_an_array_of_empty_is_read_only_once_it_is_given_away() -> None:
+    for give in (rlray.put, lambda array: rlray.remote(lambda x: x).remote({"array": array.T})):
+        array = rlray.empty((300, 300), np.int64)
+        array[...] = 7
+        small = rlray.empty(10)
+        ref = give(array)
+        with pytest.raises(ValueError, match="read-only"):
+            array[0, 0] = 8
+        rlray.put(small)
+        assert small.flags.writeable, "an ordinary array, as documented"
+        del array
+        value = rlray.get(ref)
+        value = value["array"] if isinstance(value, dict) else value
+        assert value.shape == (300, 300)
+        assert (value == 7).all()
+        assert not value.flags.writeable
+    part = rlray.empty((300, 300))
+    rlray.put(part[1:])
+    assert part.flags.writeable, "only part of it was given away"
+
+
+def test_arguments_of_empty_are_checked() -> None:
+    with pytest.raises(TypeError, match="object"):
+        rlray.empty(10, object)
+    with pytest.raises(ValueError, match="order"):
+        rlray.empty(10, order="K")  # type: ignore[arg-type]
+
+
+def test_a_runtime_env_is_refused() -> None:
+    environment = {"env_vars": {"A": "1"}}
+    for what, start in (
+        ("task 'runs'", rlray.remote(runs).options(runtime_env=environment).remote),
+        ("actor 'Log'", Log.options(runtime_env=environment).remote),
+    ):
+        with pytest.raises(ValueError, match=rf"{what} has a runtime_env.*engine='local'"):
+            start()
+    assert happened == []
+    assert rlray.get(rlray.remote(runs).options(runtime_env={}).remote()) == 1
+    assert rlray.get_runtime_context().runtime_env == {}
+
+
+def test_memory_is_booked() -> None:
+    def free() -> float:
+        return rlray.available_resources()["memory"]
+
+    total = rlray.cluster_resources()["memory"]
+    assert rlray.get(rlray.remote(memory=1e9)(free).remote()) == total - 1e9
+    with pytest.raises(rlray.exceptions.TaskUnschedulableError, match="memory"):
+        rlray.remote(memory=2 * total)(free).remote()
+
+
+def test_removing_a_group_fails_what_is_in_it() -> None:
+    group = placement_group([{"CPU": 2, "GPU": 1}])
+    inside = {"scheduling_strategy": PlacementGroupSchedulingStrategy(group)}
+    assert (rlray.available_resources()["CPU"], rlray.available_resources()["GPU"]) == (2.0, 1.0)
+    assert rlray.get(rlray.remote(num_gpus=1)(rlray.get_gpu_ids).options(**inside).remote()) in ([0], [1])
+
+    @rlray.remote
+    def numbers() -> Iterator[int]:
+        yield 1
+        note("went on")
+        yield 2
+
+    gate = Signal.remote()
+    waiting = rlray.remote(note).options(**inside).remote(gate.wait.remote("ran"))
+    log = Log.options(num_cpus=1, **inside).remote()
+    assert rlray.get(log.__ray_ready__.remote())
+    generator = numbers.options(**inside).remote()
+    assert rlray.get(next(generator)) == 1
+    remove_placement_group(group)
+    assert (rlray.available_resources()["CPU"], rlray.available_resources()["GPU"]) == (4.0, 2.0)
+    for ref, error in (
+        (waiting, rlray.exceptions.TaskPlacementGroupRemoved),
+        (next(generator), rlray.exceptions.TaskPlacementGroupRemoved),
+        (log.note.remote("no"), ActorDiedError),
+        (rlray.remote(runs).options(**inside).remote(), rlray.exceptions.TaskPlacementGroupRemoved),
+        (Log.options(**inside).remote().note.remote("no"), rlray.exceptions.ActorPlacementGroupRemoved),
+    ):
+        with pytest.raises(error):
+            rlray.get(ref, timeout=20)
+    with pytest.raises(StopIteration):
+        next(generator)
+    rlray.get(gate.send.remote())
+    assert happened == []
+
+
+def test_bundles_give_out_their_own_gpus() -> None:
+    group = placement_group([{"CPU": 1, "GPU": 1}, {"CPU": 1, "GPU": 1}])
+
+    @rlray.remote(num_gpus=1)
+    class Gpu:
+        def ids(self) -> Any:
+            return rlray.get_gpu_ids()
+
+    where = [PlacementGroupSchedulingStrategy(group, index) for index in (0, 1, 0)]
+    held = [Gpu.options(scheduling_strategy=one).remote() for one in where]
+    first, second, third = rlray.get([one.ids.remote() for one in held])
+    assert sorted([first, second]) == [[0], [1]]
+    assert third == first, "shared, since nothing waits"
+    remove_placement_group(group)
+
+
 # -- beginning and ending --------------------------------------------------------------------------------------------
 
 
@@ -643,16 +777,21 @@ def test_shutdown_and_init_again() -> None:
         "        import asyncio; await asyncio.sleep(60)\n"
         "try: rlray.init(engine='inline', num_cpus=-1)\n"
         "except ValueError as error: assert 'num_cpus' in str(error)\n"
+        "try: rlray.init(engine='inline', runtime_env={'env_vars': {'A': '1'}})\n"
+        "except ValueError as error: assert 'runtime_env' in str(error)\n"
+        "else: raise SystemExit('a runtime_env was accepted')\n"
         "for run in range(2):\n"
         "    assert not rlray.is_initialized()\n"
-        "    rlray.init(engine='inline', num_cpus=2)\n"
+        "    rlray.init(engine='inline', num_cpus=2, memory=1e9, runtime_env={}, object_store_memory=100_000_000,\n"
+        "               object_spilling_directory='nowhere', log_to_driver=False, preload=['json'])\n"
         "    rlray.init(engine='inline', ignore_reinit_error=True)\n"
         "    try: rlray.init()\n"
         "    except RuntimeError: pass\n"
         "    else: raise SystemExit('init twice')\n"
         "    old, actor = rlray.put(1), Waits.remote()\n"
         "    pending = actor.wait.remote()\n"
-        "    assert rlray.cluster_resources()['CPU'] == 2\n"
+        "    total = rlray.cluster_resources()\n"
+        "    assert (total['CPU'], total['memory']) == (2, 1e9)\n"
         "    rlray.shutdown()\n"
         "    rlray.shutdown()\n"
         "    assert threading.active_count() == 1, threading.enumerate()\n"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref as weak
 
 from rlray.core.calls import as_call_error, check_generator
-from rlray.core.engine import ActorInfo, CallSpec
+from rlray.core.engine import ActorInfo
 from rlray.core.exceptions import ActorDiedError, ActorExit, ActorUnavailableError, task_error
 from rlray.core.inline.jobs import Job, running, where
 from rlray.core.inline.ledger import Grant, lending
@@ -207,15 +207,6 @@ class Actor(ABC):
         del instance
 
     # -- its calls ---------------------------------------------------------------------------------------------------
-
-    def check(self, spec: CallSpec) -> None:
-        """Raise ValueError if the call is for a concurrency group that the actor does not have."""
-        if spec.concurrency_group not in self._sizes:
-            groups = ", ".join(repr(group) for group in self._sizes if group is not None) or "none"
-            raise ValueError(
-                f"{spec.name} is called in the concurrency group {spec.concurrency_group!r}, but the actor "
-                f"{self.class_name!r} has {groups}; name one of its groups in @remote(concurrency_groups={{...}})"
-            )
 
     def enter(self, job: Job) -> None:
         """A call, made now; it keeps its place even while its arguments are not there yet."""

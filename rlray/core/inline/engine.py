@@ -70,7 +70,6 @@ class Inline(Engine):
     def call(self, actor: ObjectRef, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._begin_call()
         callee = self._actor_of(actor)
-        callee.check(spec)
         job = self._job(spec, args, kwargs)
         job.actor, job.life = callee, actor
         result = self._results(job)
