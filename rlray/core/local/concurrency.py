@@ -175,7 +175,7 @@ class Coroutines(Concurrency):
         if task is not None:
             # Cancelled before it begins, it would end without a word.
             if inspect.getcoroutinestate(task.get_coro()) == inspect.CORO_CREATED:  # type: ignore[arg-type]
-                self._loop.call_soon(self._cancel, task_id)
+                self._loop.call_soon(self._cancel, task_id)  # once it has begun: before, it would end without a word
             else:
                 task.cancel()
             return

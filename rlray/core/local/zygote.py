@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _BASE = ("cloudpickle", "rlray.core.local.worker")  # what every worker needs
 _LATER = ("numpy", "asyncio")  # what many need; those that are forked first may have to import it themselves
-_AT_ONCE = 0.02  # seconds
+_QUIET = 0.3  # seconds after the start
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -59,10 +59,8 @@ class Zygote:
             self._preload(_BASE)
             self._loop.send(self._node, ("ready",))
             self._preload(self._settings.preload)
-            self._loop.poll(_AT_ONCE)  # fork those that the node wants at once, before what takes a while
-            self._preload(_LATER)
-            gc.collect()
             gc.freeze()  # the children share these pages: let their collectors not touch them
+            self._loop.call_later(_QUIET, self._preload_more)  # the first workers come before
             watch = self._watch_driver()
             while not self._stop:
                 self._loop.poll(watch)
@@ -70,6 +68,11 @@ class Zygote:
                     break
         finally:
             self._end_all()
+
+    def _preload_more(self) -> None:
+        self._preload(_LATER)
+        gc.collect()
+        gc.freeze()
 
     def _preload(self, modules: Iterable[str]) -> None:
         for name in modules:
