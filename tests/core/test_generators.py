@@ -568,6 +568,7 @@ def test_several_readers_share_the_values() -> None:
     assert sorted(asyncio.run(main())) == list(range(300))
 
 
+@pytest.mark.processes
 def test_an_actor_that_comes_back_loses_and_repeats_nothing(tmp_path: Path) -> None:
     marker = tmp_path / "died"
 

@@ -414,6 +414,7 @@ class Asynchronous(Actor):
         index = 0
         async for value in values:
             stream.take(index, *self._runner.place(job, value))
+            await asyncio.sleep(0)  # others get their turn, also if the generator itself awaits nothing
             while stream.ahead():
                 await asyncio.sleep(0.001)
             index += 1

@@ -117,7 +117,7 @@ class Inline(Engine):
                 actor.grant.give_back()
             if full["get_if_exists"]:
                 return taken.life()
-            raise ValueError(
+            raise exc.ActorAlreadyExistsError(
                 f"an actor named {full['name']!r} already lives in namespace {full['namespace']!r}; "
                 "choose another name, or pass get_if_exists=True"
             )

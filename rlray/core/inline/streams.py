@@ -168,20 +168,28 @@ class Stream:
 
     def advance(self, timeout: float | None) -> ObjectRef | None:
         """Wait for the next value and take it; None at the end. Raises TimeoutError."""
-        entry = self._refs[0].entry
-        self._values.ask([entry])
-        if timeout is None and entry.payload is None:
-            self._runner.check_hope([entry])
-        if not self._values.block(lambda: entry.payload is not None, timeout):
-            raise TimeoutError(f"the generator gave nothing within {timeout:g} s")
-        return self.settled()
+        while True:
+            entry = self._refs[0].entry
+            self._values.ask([entry])
+            if timeout is None and entry.payload is None:
+                self._runner.check_hope([entry])
+            if not self._values.block(lambda entry=entry: entry.payload is not None, timeout):  # type: ignore[misc]
+                raise TimeoutError(f"the generator gave nothing within {timeout:g} s")
+            try:
+                return self.settled()
+            except LookupError:  # another thread has taken it
+                continue
 
     def settled(self) -> ObjectRef | None:
-        """Take the next value, which must be there; None at the end."""
-        if self.ended():
-            return None
-        self._taken += 1
-        ref = self._refs.popleft()
+        """Take the next value; None at the end. Raises LookupError if it is not there yet."""
+        with self._values.lock:
+            payload = self._refs[0].entry.payload
+            if payload is None:
+                raise LookupError("the next value is not there")
+            if payload == _END:
+                return None
+            self._taken += 1
+            ref = self._refs.popleft()
         if self.job.spec.backpressure:
             self._values.stir()
         return ref
