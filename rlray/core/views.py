@@ -7,12 +7,16 @@ import math
 import mmap
 import operator
 import os
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from rlray.core.resources import count_cpus
+
+_SHARED = 1 << 25  # bytes: copies from here on are worth a second thread
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if os.uname().sysname == "Linux" else 0)
 _FAILED = ctypes.c_void_p(-1).value
 
@@ -116,5 +120,27 @@ def address(buffer: memoryview) -> int:
 
 
 def copy(to: memoryview, source: Any) -> None:
-    """Copy bytes while other threads run."""
-    np.copyto(np.frombuffer(to, np.uint8), np.frombuffer(source, np.uint8))
+    """Copy bytes while other threads run; two threads share what is large, since one does not keep the memory busy."""
+    target, origin = np.frombuffer(to, np.uint8), np.frombuffer(source, np.uint8)
+    half = target.nbytes // 2 if target.nbytes >= _SHARED and count_cpus() > 1 else 0
+    if not half:
+        np.copyto(target, origin)
+        return
+    helper = threading.Thread(target=np.copyto, args=(target[:half], origin[:half]), name="rlray-copy", daemon=True)
+    helper.start()
+    try:
+        np.copyto(target[half:], origin[half:])
+    finally:
+        _join(helper)  # also if a signal comes: the memory is about to be somebody else's
+
+
+def _join(thread: threading.Thread) -> None:
+    """Wait for a thread that will soon end; a Ctrl-C meanwhile is raised when it has."""
+    interrupt: KeyboardInterrupt | None = None
+    while thread.is_alive():
+        try:
+            thread.join()
+        except KeyboardInterrupt as why:
+            interrupt = why
+    if interrupt is not None:
+        raise interrupt

@@ -204,3 +204,11 @@ def test_freed_pages_go_back_to_the_kernel() -> None:
     arena.give_back(0, 1 << 26)
     assert os.fstat(fd).st_blocks * 512 < 1 << 20
     os.close(fd)
+
+
+@pytest.mark.parametrize("size", [(1 << 25) - 1, 1 << 25, (1 << 25) + 12_345])
+def test_what_two_threads_copy_is_whole(size: int) -> None:
+    source = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    target = bytearray(size)
+    views.copy(memoryview(target), memoryview(source))
+    np.testing.assert_array_equal(np.frombuffer(target, np.uint8), source)
