@@ -7,9 +7,8 @@ import pickle
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import cloudpickle
 
@@ -17,13 +16,16 @@ from rlray.core import exceptions as exc
 from rlray.core.calls import Arguments, immutable_arguments, take_apart
 from rlray.core.engine import STREAMING, ActorInfo, CallSpec, Code, Context, Engine, chunked
 from rlray.core.local.actor_calls import ActorCalls
+from rlray.core.local.awaiting import Awaiting
 from rlray.core.local.chunks import LocalChunk, packed
 from rlray.core.local.generators import Stream
 from rlray.core.local.groups import Groups
-from rlray.core.local.lineage import make_again, remember
+from rlray.core.local.hooks import Hooks
+from rlray.core.local.lineage import make_again
 from rlray.core.local.loop import Loop
 from rlray.core.local.records import Actor
-from rlray.core.local.references import Entry, LocalRef, Payload, References, owner_of
+from rlray.core.local.references import Entry, Payload, References, owner_of
+from rlray.core.local.results import Results
 from rlray.core.local.settings import NODE, RunSettings
 from rlray.core.local.submitter import Lane, Submitter
 from rlray.core.local.tasks import Task, first_error
@@ -32,7 +34,7 @@ from rlray.core.local.wire import Connection, Message
 from rlray.core.local.wishes import Wishes
 from rlray.core.mapping import Chunk
 from rlray.core.refs import ObjectRef, ObjectRefGenerator
-from rlray.core.resources import Request, Wish, amounts, describe
+from rlray.core.resources import Request, Wish, amounts
 from rlray.core.serialization import dumps_error, serialize
 from rlray.core.signatures import MethodTable
 
@@ -43,34 +45,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SLOW = 30.0  # seconds after which a waiting `get` says what it waits for
 _FIRST = b"\0\0"  # what follows the task's id in the id of its first result
-_NOTHING: OrderedDict[bytes, Task] = OrderedDict()
-
-
-class Hooks(Protocol):
-    """What a worker adds to a client: the executing half."""
-
-    def on_message(self, sender: int, message: Message) -> None:
-        """Take a message that is for the executor."""
-
-    def blocking(self) -> AbstractContextManager[Any]:
-        """Entered by a thread that is about to wait for long."""
-
-    def check_interrupt(self) -> None:
-        """Raise KeyboardInterrupt if the task of this thread was cancelled while it waited."""
-
-    def interrupted(self) -> bool:
-        """Whether `check_interrupt` would raise."""
-
-    def context(self) -> Mapping[str, Any]:
-        """The fields of `Context` that the running task adds."""
-
-    def running_request(self) -> Request | None:
-        """What the running task or actor was given; None outside of both."""
-
-    def running_id(self) -> bytes | None:
-        """The id of the task that the calling thread runs."""
 
 
 class Client(Engine):
@@ -87,6 +62,8 @@ class Client(Engine):
         self.values.recover = self.recover
         self.submitter = Submitter(self, settings.total)
         self.actors = ActorCalls(self)
+        self._awaiting = Awaiting(self)
+        self._results = Results(self)
         self._groups = Groups(self)
         self._wishes = Wishes(self)
         self.sent: dict[int, OrderedDict[bytes, Task]] = {}
@@ -340,84 +317,21 @@ class Client(Engine):
         for ref in refs:
             payload = references.entry(ref).payload
             if payload is None or payload[0] == "error":
-                return self._get_awaited(refs, timeout)
+                return self._awaiting.get(refs, timeout)
             values.append(payload[1] if payload[0] == "value" else self.values.load(ref))
         return values
 
-    def _get_awaited(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
-        slow = _SLOW
-        while not self.wait_for(refs, slow if timeout is None else timeout):
-            if timeout is not None:
-                raise exc.GetTimeoutError(f"get timed out after {timeout:g} s; {self._missing(refs)}")
-            logger.warning("get has waited for %g s: %s", slow, self._missing(refs))
-            slow *= 2
-        for ref in refs:  # an error is raised at once, whatever else is still missing
-            if self.values.is_error(ref):
-                self.values.load(ref)
-        return [self.values.load(ref) for ref in refs]
-
     def wait_for(self, refs: Sequence[ObjectRef], timeout: float | None = None) -> bool:
         """Wait until all values, or an error among them, are there; False if time ran out."""
-        references = self.references
-        entries = [references.entry(ref) for ref in refs]
-        with self.loop.lock:
-            for entry in entries:
-                if entry.payload is None:
-                    references.fetch(entry)
-        at, count, failures = 0, len(entries), -1
-
-        def done() -> bool:
-            nonlocal at, failures
-            while at < count and (payload := entries[at].payload) is not None:
-                if payload[0] == "error":
-                    return True
-                at += 1
-            if at == count:
-                return True
-            if failures != references.failures:  # an error may be among those further on
-                failures = references.failures
-                return any(entry.payload is not None and entry.payload[0] == "error" for entry in entries[at:])
-            return False
-
-        return self.wait_until(done, timeout)
+        return self._awaiting.wait_for(refs, timeout)
 
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
-        ready, rest = _split(refs, num_returns)
-        if len(ready) < num_returns:
-            self._wait_for_some(refs, num_returns, timeout)
-            ready, rest = _split(refs, num_returns)
-        return ready, rest
+        return self._awaiting.wait(refs, num_returns, timeout)
 
     def first_ready(self, refs: Sequence[ObjectRef]) -> int | None:
-        for i, ref in enumerate(refs):
-            if not isinstance(ref, LocalRef):
-                return None
-            if ref.entry.payload is not None:
-                return i
-        return None
-
-    def _wait_for_some(self, refs: Sequence[ObjectRef], count: int, timeout: float | None) -> None:
-        """Wait until ``count`` of the values are there, or time runs out."""
-        references = self.references
-        entries = [references.entry(ref) for ref in refs]
-        there = 0
-
-        def arrived() -> None:
-            nonlocal there
-            there += 1
-
-        with self.loop.lock:
-            for entry in entries:
-                if references.when_ready(entry, arrived):
-                    there += 1
-        try:
-            self.wait_until(lambda: there >= count, timeout)
-        finally:
-            if there < len(entries):
-                with self.loop.lock:
-                    references.forget_waiting(entries, arrived)
+        return self._awaiting.first_ready(refs)
 
     def wait_until(self, done: Callable[[], bool], timeout: float | None) -> bool:
         """Wait for something; False if time ran out."""
@@ -436,29 +350,6 @@ class Client(Engine):
         if not done():
             self.check_alive()
         return in_time
-
-    def _missing(self, refs: Sequence[ObjectRef]) -> str:
-        """What a `get` waits for, in words."""
-        with self.loop.lock:
-            entries = [self.references.entry(ref) for ref in refs]
-            missing = [entry for entry in entries if entry.payload is None]
-            notes = [self._where(entry) for entry in missing[:3]]
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        return f"still missing {len(missing)} of {len(refs)} values: {', '.join(notes)}{more}"
-
-    def _where(self, entry: Entry) -> str:
-        """Where the task is that makes a value, in words."""
-        task = entry.task
-        if task is None:
-            return f"a value of process {owner_of(entry.id)}"
-        if task.worker is not None:
-            where = f"with {'the actor, ' if task.actor is not None else ''}worker process {task.worker}"
-        elif task.actor is not None:
-            where = self.actors.where(task)
-        else:
-            where = "waiting for a worker" if task.ready else "waiting for its arguments"
-        asks = f", which asks for {describe(task.spec.wish.resources)}" if task.spec.wish.resources else ""
-        return f"{task.spec.name} ({where}{asks})"
 
     def _future(self, ref: ObjectRef) -> Future[Any]:
         if self._futures is None:
@@ -631,58 +522,10 @@ class Client(Engine):
             self.hooks.on_message(sender, message)
 
     def _on_done(self, sender: int, results: list[tuple[Any, ...]], means: Mapping[bytes, float]) -> None:
-        """Answers of a process: ``(task, value)``, or ``(task, [(payload, references inside)], error, retry)``."""
-        running = self.sent.get(sender, _NOTHING)
-        references = self.references
-        task = None
-        for result in results:
-            task = running.pop(result[0], None)
-            if task is None:  # it has been answered for otherwise
-                self._discard(result)
-            elif len(result) == 2:
-                entry = task.entries[0]
-                entry.task = None
-                references.resolve(entry, ("value", result[1]))
-            else:
-                self._take_in(task, *result[1:])
-        if task is not None and task.actor is not None:
-            self.actors.answered(sender, task)
-        else:
-            self.submitter.answered(sender, means)
-
-    def _take_in(self, task: Task, values: Any, error: Payload | None, retry: bool) -> None:
-        if retry and task.retries != 0:
-            (self.submitter if task.actor is None else self.actors).again(task)
-            return
-        if error is not None:
-            self.finish(task, error)
-            return
-        if task.sink is not None:
-            task.sink.answered(values)
-            return
-        stored = False
-        for entry, (payload, inner) in zip(task.entries, values, strict=True):
-            entry.task = None
-            self.references.resolve(entry, payload, self.references.receive(inner))
-            stored |= payload[0] == "stored"
-        if stored:
-            remember(task)
-
-    def _discard(self, result: tuple[Any, ...]) -> None:
-        """An answer that nobody waits for: what it brings is not kept."""
-        if len(result) > 2:
-            values = result[1]
-            for payload, inner, *_ in values[1].values() if isinstance(values, tuple) else values:
-                self.references.receive(inner)
-                self.free(payload)
+        self._results.done(sender, results, means)
 
     def _on_yielded(self, sender: int, task_id: bytes, index: int, payload: Payload, inner: list[bytes]) -> None:
-        refs = self.references.receive(inner)
-        task = self.sent.get(sender, _NOTHING).get(task_id)
-        if task is None or not isinstance(task.sink, Stream):
-            self.free(payload)
-        else:
-            task.sink.take(index, payload, refs)
+        self._results.yielded(sender, task_id, index, payload, inner)
 
     def _on_taken(self, sender: int, ids: list[bytes], why: str) -> None:
         self.submitter.taken_back(sender, ids, why)
@@ -794,17 +637,3 @@ class Client(Engine):
         if not detached:
             del self._own_actors[object_id]
             self.tell_node(("actor_kill", object_id, True, "all handles of the actor were dropped"))
-
-
-def _split(refs: Sequence[ObjectRef], most: int) -> tuple[list[ObjectRef], list[ObjectRef]]:
-    """The first ``most`` references that have a value, and the rest."""
-    ready: list[ObjectRef] = []
-    rest: list[ObjectRef] = []
-    for i, ref in enumerate(refs):
-        if ref.entry.payload is None:  # type: ignore[attr-defined]
-            rest.append(ref)
-        else:
-            ready.append(ref)
-            if len(ready) == most:
-                return ready, [*rest, *refs[i + 1 :]]
-    return ready, rest

@@ -1,0 +1,35 @@
+"""What a worker adds to a client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from rlray.core.local.wire import Message
+from rlray.core.resources import Request
+
+
+class Hooks(Protocol):
+    """What a worker adds to a client: the executing half."""
+
+    def on_message(self, sender: int, message: Message) -> None:
+        """Take a message that is for the executor."""
+
+    def blocking(self) -> AbstractContextManager[Any]:
+        """Entered by a thread that is about to wait for long."""
+
+    def check_interrupt(self) -> None:
+        """Raise KeyboardInterrupt if the task of this thread was cancelled while it waited."""
+
+    def interrupted(self) -> bool:
+        """Whether `check_interrupt` would raise."""
+
+    def context(self) -> Mapping[str, Any]:
+        """The fields of `Context` that the running task adds."""
+
+    def running_request(self) -> Request | None:
+        """What the running task or actor was given; None outside of both."""
+
+    def running_id(self) -> bytes | None:
+        """The id of the task that the calling thread runs."""
