@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
-import cloudpickle
-
 from rlray.core import exceptions as exc
 from rlray.core.calls import Arguments, immutable_arguments, take_apart
 from rlray.core.engine import STREAMING, ActorInfo, CallSpec, Code, Context, Engine, chunked
@@ -23,12 +21,12 @@ from rlray.core.local.groups import Groups
 from rlray.core.local.hooks import Hooks
 from rlray.core.local.lineage import make_again
 from rlray.core.local.loop import Loop
-from rlray.core.local.records import Actor
+from rlray.core.local.owned_actors import OwnedActors
 from rlray.core.local.references import Entry, Payload, References, owner_of
 from rlray.core.local.results import Results
 from rlray.core.local.settings import NODE, RunSettings
 from rlray.core.local.submitter import Lane, Submitter
-from rlray.core.local.tasks import Task, first_error
+from rlray.core.local.tasks import Task
 from rlray.core.local.values import Values
 from rlray.core.local.wire import Connection, Message
 from rlray.core.local.wishes import Wishes
@@ -65,7 +63,7 @@ class Client(Engine):
         self._awaiting = Awaiting(self)
         self._results = Results(self)
         self._groups = Groups(self)
-        self._wishes = Wishes(self)
+        self.wishes = Wishes(self)
         self.sent: dict[int, OrderedDict[bytes, Task]] = {}
         self.welcome = False  # the node is ready
         self._unready: dict[bytes, Task] = {}  # tasks that wait for their arguments
@@ -73,7 +71,7 @@ class Client(Engine):
         self._peers: dict[int, Connection] = {}
         self._replies: dict[int, Any] = {}
         self._tickets = 0
-        self._own_actors: dict[bytes, tuple[bool, list[ObjectRef]]] = {}  # (detached, what its constructor needs)
+        self._owned_actors = OwnedActors(self)
         self._broken: BaseException | None = None
         self._futures: Futures | None = None
         self.loop.listen(settings.socket_path(process))
@@ -118,61 +116,7 @@ class Client(Engine):
         options: Mapping[str, Any],
     ) -> ObjectRef:
         self.check_alive()
-        for ref in code.refs:
-            self.references.entry(ref)  # of this run
-        request = self._wishes.request(asked, exc.ActorUnschedulableError, f"actor {code.name!r}")
-        namespace = options["namespace"] or self.settings.namespace
-        name = (namespace, options["name"]) if options["name"] else None
-        parts, arguments, refs = self._pack(f"{code.name}.__init__", args, kwargs)
-        with self.loop.lock:
-            life = self.references.own_put()
-            life_id = life.binary()
-            life.entry.released = lambda: self._released(life_id)
-        spec = {
-            "class_name": code.name,
-            "info": cloudpickle.dumps(
-                ActorInfo(life.binary(), code.name, methods, options["max_task_retries"])
-            ),  # the node never looks inside
-            "code": code.pickled,
-            "arguments": arguments,
-            "refs": [ref.binary() for ref in (*code.refs, *refs)],
-            "slots": parts.slots,
-            "dependencies": [ref.binary() for ref in parts.dependencies],
-            "namespace": namespace,
-            "name": options["name"],
-            "max_concurrency": options["max_concurrency"],
-            "concurrency_groups": options["concurrency_groups"],
-        }
-        detached = options["lifetime"] == "detached"
-        actor = Actor(
-            life.binary(),
-            self.process,
-            request,
-            spec,
-            name,
-            detached,
-            options["max_restarts"],
-            bool(parts.dependencies),
-        )
-        with self.loop.lock:
-            self._own_actors[actor.id] = (detached, [*code.refs, *refs, *parts.dependencies])
-            self.actors.created(life)
-        if name is None:  # nobody can object: no need to wait for an answer
-            self.tell_node(("actor_create", 0, actor, False))
-        elif (taken := self.ask("actor_create", actor, options["get_if_exists"])) is not None:
-            with self.loop.lock:
-                del self._own_actors[actor.id]
-            if isinstance(taken, str):
-                raise exc.ActorAlreadyExistsError(f"{taken}; choose another name, or pass get_if_exists=True")
-            return self.claim(taken[0])
-        if actor.waits:
-            with self.loop.lock:
-                self.references.when_all_ready(parts.dependencies, lambda: self._arguments_ready(actor.id, parts))
-        return life
-
-    def _arguments_ready(self, actor: bytes, parts: Arguments) -> None:
-        error = first_error(parts.dependencies, self.references)
-        self.tell_node(("actor_arguments", actor, None if error is None else error[1]))
+        return self._owned_actors.create(code, methods, args, kwargs, asked, options)
 
     def call(self, actor: ObjectRef, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.check_alive()
@@ -402,9 +346,10 @@ class Client(Engine):
         if self._broken is not None:
             raise self._broken
 
-    def _pack(
+    def pack(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[Arguments, Payload, list[ObjectRef]]:
+        """Arguments ready to travel, and the references to keep while they do. Raises TypeError if that cannot be."""
         parts = take_apart(args, kwargs)
         try:
             value = serialize(parts.values)
@@ -414,7 +359,7 @@ class Client(Engine):
         return parts, payload, refs
 
     def _pack_task(self, spec: CallSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Task:
-        parts, arguments, refs = self._pack(spec.name, args, kwargs)
+        parts, arguments, refs = self.pack(spec.name, args, kwargs)
         with self.loop.lock:
             task_id = self.references.new_task_id()
         task = Task(task_id, spec, arguments)
@@ -472,11 +417,11 @@ class Client(Engine):
 
     def request(self, spec: CallSpec) -> Request:
         """What a call of ``spec``, made here and now, asks of the scheduler. Raises TaskUnschedulableError."""
-        return self._wishes.request(spec.wish, exc.TaskUnschedulableError, f"task {spec.name!r}")
+        return self.wishes.request(spec.wish, exc.TaskUnschedulableError, f"task {spec.name!r}")
 
     def captures(self) -> bool:
         """Whether what is called here and now goes into the caller's placement group."""
-        return self._wishes.capturing() is not None
+        return self.wishes.capturing() is not None
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -575,8 +520,8 @@ class Client(Engine):
             if home is not None:
                 self.loop.read_now(home)
         self.actors.changed(actor, state, worker, cause)
-        if state == "dead" and actor in self._own_actors:
-            self._own_actors[actor] = (self._own_actors[actor][0], [])
+        if state == "dead":
+            self._owned_actors.died(actor)
 
     def _on_reply(self, node: int, ticket: int, answer: Any) -> None:
         if ticket:
@@ -629,11 +574,3 @@ class Client(Engine):
 
     def _on_spill(self, node: int, needed: int) -> None:
         self.values.make_room(needed, lambda moved, kept: self.tell_node(("spilled", moved, kept)))
-
-    def _released(self, object_id: bytes) -> None:
-        """No handle to an actor of this process is left anywhere."""
-        detached, _ = self._own_actors.get(object_id, (True, None))
-        self.actors.forget(object_id)
-        if not detached:
-            del self._own_actors[object_id]
-            self.tell_node(("actor_kill", object_id, True, "all handles of the actor were dropped"))
