@@ -139,11 +139,7 @@ class Loop:
                         return True
                     self.poll(left)
                 finally:
-                    self._leader = 0
-                    self._lead.release()
-                    if self._followers:
-                        with self._progress:
-                            self._progress.notify_all()
+                    self._step_down()
                 if done():
                     return True
             else:
@@ -154,6 +150,14 @@ class Loop:
                     if self._lead.locked():
                         self._progress.wait(left)
                     self._followers -= 1
+
+    def _step_down(self) -> None:
+        """The leader polls no more: another waiter may."""
+        self._leader = 0
+        self._lead.release()
+        if self._followers:
+            with self._progress:
+                self._progress.notify_all()
 
     def wake(self) -> None:
         """Make whoever polls look up."""
@@ -273,11 +277,7 @@ class Loop:
             self._leader = threading.get_ident()
             self.poll(0)
         finally:
-            self._leader = 0
-            self._lead.release()
-            if self._followers:
-                with self._progress:
-                    self._progress.notify_all()
+            self._step_down()
         if self._timers and self._served is not None:
             if self._serve_again is not None:
                 self._serve_again.cancel()
@@ -314,10 +314,7 @@ class Loop:
                 if not self._closed:
                     raise
             finally:
-                self._leader = 0
-                self._lead.release()
-                with self._progress:
-                    self._progress.notify_all()
+                self._step_down()
 
     def close_copies(self) -> None:
         """In a forked child: close the copies of the parent's descriptors, leaving the parent's own untouched."""
