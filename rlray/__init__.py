@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rlray.core.api import remote as remote
     from rlray.core.api import shutdown as shutdown
     from rlray.core.api import wait as wait
+    from rlray.core.inspecting import timeline as timeline
     from rlray.core.refs import ObjectRef as ObjectRef
     from rlray.core.refs import ObjectRefGenerator as ObjectRefGenerator
     from rlray.core.remote import ActorHandle as ActorHandle
@@ -58,6 +59,7 @@ _WHERE = {
     "put": "rlray.core.api",
     "remote": "rlray.core.api",
     "shutdown": "rlray.core.api",
+    "timeline": "rlray.core.inspecting",
     "wait": "rlray.core.api",
 }
 _MODULES = ("actor", "envs", "exceptions", "runtime_env", "train", "util")

@@ -37,6 +37,7 @@ SURFACE = {
     "remote",
     "runtime_env",
     "shutdown",
+    "timeline",
     "train",
     "util",
     "wait",

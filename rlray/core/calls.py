@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from rlray.core.engine import CHUNK, STREAMING, CallSpec
 from rlray.core.exceptions import ActorDiedError, ActorUnschedulableError, RayTaskError, RuntimeEnvSetupError
 from rlray.core.refs import ObjectRef
 from rlray.core.serialization import IMMUTABLE, dumps_error
@@ -17,6 +18,12 @@ Slot = int | str
 """Where a resolved reference goes: the index of a positional argument, or the name of a keyword argument."""
 
 _SMALL = 1_000  # characters or bytes
+
+
+def call_kind(spec: CallSpec, of_actor: bool) -> str:
+    """What a call is, in Ray's words, and in which form it travels."""
+    kind = "ACTOR_TASK" if of_actor else "NORMAL_TASK"
+    return {CHUNK: f"{kind} (chunk of map)", STREAMING: f"{kind} (generator)"}.get(spec.num_returns, kind)
 
 
 @dataclass(slots=True)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from rlray.core.mapping import Chunk, SingleCalls
 from rlray.core.resources import Wish
 from rlray.core.signatures import MethodTable
+from rlray.core.state import Report
+from rlray.core.timeline import Track
 
 if TYPE_CHECKING:
     from rlray.core.placement_groups import GroupTable
@@ -184,6 +186,21 @@ class Engine(ABC):
     @abstractmethod
     def context(self) -> Context:
         """Where the calling thread runs."""
+
+    @abstractmethod
+    def inspect(self, kind: str, **options: Any) -> Report:
+        """What every process says of itself: "tasks" or "objects" (with ``limit=``), "stacks", "timeline" or "metrics".
+
+        Nobody waits for a process that is stuck: after a second the report says that it is silent.
+        """
+
+    @abstractmethod
+    def tracks(self) -> list[Track]:
+        """What was noted of the calls of every process, and what they run now."""
+
+    @abstractmethod
+    def note(self, began: float, seconds: float, name: str) -> None:
+        """Note a span of the calling thread, on the clock of `time.perf_counter`."""
 
     @abstractmethod
     def adopt(self, object_id: bytes) -> ObjectRef:

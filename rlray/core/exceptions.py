@@ -4,6 +4,7 @@ RayError
 ├── RayTaskError                     a task or method raised; also an instance of the user's own exception class
 ├── TaskCancelledError               the task was cancelled
 ├── GetTimeoutError (TimeoutError)   ``get`` ran out of time
+├── DeadlockError (RuntimeError)     ``get`` waited in a circle of calls that wait for each other; not one of Ray's
 ├── WorkerCrashedError               the process that ran the task died
 ├── RayActorError                    the actor cannot answer
 │   ├── ActorDiedError               ... and never will
@@ -37,6 +38,7 @@ __all__ = [
     "ActorPlacementGroupRemoved",
     "ActorUnavailableError",
     "ActorUnschedulableError",
+    "DeadlockError",
     "GetTimeoutError",
     "ObjectLostError",
     "ObjectStoreFullError",
@@ -67,6 +69,10 @@ class TaskCancelledError(RayError):
 
 class GetTimeoutError(RayError, TimeoutError):
     """``get(..., timeout=seconds)`` ran out of time; the message says what it was waiting for."""
+
+
+class DeadlockError(RayError, RuntimeError):
+    """Calls wait for each other in a circle, and would do so for ever; the message names them. It breaks the circle."""
 
 
 class WorkerCrashedError(RayError):

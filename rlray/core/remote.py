@@ -294,7 +294,7 @@ class ActorMethod:
         self._signature, self._options, self._groups = signature, options, groups
         full = with_defaults(options, METHOD_OPTIONS)
         self._spec = CallSpec(
-            full["name"] or name,
+            full["name"] or f"{class_name}.{name}",
             None,
             name,
             num_returns=_count(full["num_returns"]),

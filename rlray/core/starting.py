@@ -33,6 +33,7 @@ def init(
     log_to_driver: bool = True,
     log_dir: str | os.PathLike[str] | None = None,
     preload: Sequence[str] = (),
+    timeline: bool = False,
     engine: str = "local",
 ) -> Context:
     """Start the runtime on this machine; returns when it is ready.
@@ -71,6 +72,7 @@ def init(
         log_to_driver: Print what workers print, prefixed ``(name pid=...)``.
         log_dir: Where the workers' full logs go; by default they are removed at the end.
         preload: Modules that every worker needs, imported once before the first worker is forked.
+        timeline: Note every call for `rlray.timeline`, however short; those of a millisecond or more always are.
         engine: "local" for worker processes, or "inline". The latter ignores the store's size and spilling directory,
             logs and ``preload``; it refuses a ``runtime_env``.
 
@@ -94,6 +96,7 @@ def init(
             "memory": memory,
             "runtime_env": runtime_env,
             "namespace": namespace,
+            "timeline": timeline,
         }
         if engine == "local":
             started = _start_processes(

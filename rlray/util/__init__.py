@@ -1,7 +1,7 @@
 """Tools on top of tasks and actors, under the names that Ray gives them: pools, queues, executors, joblib.
 
-The modules are ``rlray.util.queue``, ``rlray.util.multiprocessing`` and ``rlray.util.joblib``. All is loaded when first
-used (but for placement groups), joblib only with its module.
+The modules are ``rlray.util.queue``, ``rlray.util.multiprocessing``, ``rlray.util.state`` and ``rlray.util.joblib``.
+All is loaded when first used (but for placement groups), joblib only with its module.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rlray.util.placement_group import (
 
 if TYPE_CHECKING:
     from rlray.core.api import list_named_actors as list_named_actors
+    from rlray.core.inspecting import profile as profile
     from rlray.util.actor_pool import ActorPool as ActorPool
     from rlray.util.executor import Executor as Executor
     from rlray.util.serializability import inspect_serializability as inspect_serializability
@@ -30,8 +31,9 @@ _WHERE = {
     "Executor": "rlray.util.executor",
     "inspect_serializability": "rlray.util.serializability",
     "list_named_actors": "rlray.core.api",
+    "profile": "rlray.core.inspecting",
 }
-_MODULES = ("joblib", "multiprocessing", "queue", "scheduling_strategies")
+_MODULES = ("joblib", "multiprocessing", "queue", "scheduling_strategies", "state")
 
 __all__ = [
     *sorted(_WHERE),

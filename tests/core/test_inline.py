@@ -207,7 +207,7 @@ def test_a_call_of_an_actor_to_itself_runs_after_the_call_it_is_in() -> None:
 @pytest.mark.parametrize("how", ["get", "wait", "next"])
 def test_waiting_for_oneself_is_an_error_and_not_for_ever(how: str) -> None:
     log = Log.remote()
-    with pytest.raises(RuntimeError, match=r"for ever: \w+ runs once actor Log has finished"):
+    with pytest.raises(RuntimeError, match=r"for ever: Log.\w+ runs once actor Log has finished"):
         rlray.get(log.wait_for_itself.remote(log, how))
     rlray.get(log.note.remote("alive"))
     assert happened[-1] == "alive"

@@ -22,9 +22,10 @@ SURFACE = {
     "list_named_actors",
     "placement_group",
     "placement_group_table",
+    "profile",
     "remove_placement_group",
 }
-MODULES = {"joblib", "multiprocessing", "queue", "scheduling_strategies"}
+MODULES = {"joblib", "multiprocessing", "queue", "scheduling_strategies", "state"}
 
 
 def test_all_is_the_surface() -> None:

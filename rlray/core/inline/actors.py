@@ -65,7 +65,7 @@ class Actor(ABC):
         self._class = cls
         self._instance: Any = None
         self._methods: dict[str, Callable[..., Any]] = {}
-        self._detached = options["lifetime"] == "detached"
+        self.detached = options["lifetime"] == "detached"
         self._restarts_left = options["max_restarts"]
         self._ref: weak[LifeRef] | None = None
         self._lives = 0  # such references; one that is on its way out still counts
@@ -94,7 +94,7 @@ class Actor(ABC):
         """A reference that stood for its life is gone."""
         with self._values.lock:
             self._lives -= 1
-            over = not self._lives and not self._detached
+            over = not self._lives and not self.detached
         if over:
             self.end(dumps_error(ActorDiedError("all handles of the actor were dropped")))
 

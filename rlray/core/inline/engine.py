@@ -17,6 +17,7 @@ from rlray.core.inline.actors import Actor, LifeRef, Serial, kind_of
 from rlray.core.inline.groups import Groups
 from rlray.core.inline.jobs import Job, Runner, running, running_request
 from rlray.core.inline.ledger import Ledger, lending
+from rlray.core.inline.looking import Looking
 from rlray.core.inline.streams import Stream
 from rlray.core.inline.values import Entry, Values
 from rlray.core.refs import ObjectRef, ObjectRefGenerator
@@ -24,6 +25,8 @@ from rlray.core.resources import Request, Shape, Wish, amounts, describe, node_r
 from rlray.core.runtime_env import canonical
 from rlray.core.serialization import dumps_error
 from rlray.core.signatures import MethodTable
+from rlray.core.state import Report
+from rlray.core.timeline import NO_TASK, Kind, Track
 from rlray.core.wishes import as_request, check_possible
 
 logger = logging.getLogger(__name__)
@@ -44,13 +47,14 @@ class _OnLoop(threading.local):
 class Inline(Engine):
     """Everything in this process. See `rlray.init` for what is different from workers."""
 
-    def __init__(self, total: Shape, gpus: tuple[str, ...], namespace: str | None) -> None:
+    def __init__(self, total: Shape, gpus: tuple[str, ...], namespace: str | None, timeline: bool) -> None:
         self._namespace = namespace or uuid.uuid4().hex
         self._job_id, self._node_id = secrets.token_hex(4), uuid.uuid4().hex
         self.values = Values()
         self._ledger = Ledger(total, gpus, self.values.lock)
         self._groups = Groups(self.values, self._ledger, gpus, self._node_id, self._evict)
-        self.runner = Runner(self.values, self._groups.take)
+        self._looking = Looking(self, timeline)
+        self.runner = Runner(self.values, self._groups.take, self._looking.ended)
         self.on_loop = _OnLoop()
         self._actors: dict[bytes, Actor] = {}
         self._names: dict[tuple[str, str], Actor] = {}
@@ -269,6 +273,22 @@ class Inline(Engine):
                 fields |= {"placement_group_id": request.group.hex(), "captures": bool(request.capture)}
         return Context(job_id=self._job_id, node_id=self._node_id, **fields)
 
+    def inspect(self, kind: str, **options: Any) -> Report:
+        self._begin_call()
+        return self._looking.report(kind, **options)
+
+    def tracks(self) -> list[Track]:
+        self._begin_call()
+        return self._looking.tracks()
+
+    def note(self, began: float, seconds: float, name: str) -> None:
+        job = running.get()
+        self._looking.note(began, seconds, name, Kind.PROFILE, job.id if job is not None else NO_TASK)
+
+    def actors(self) -> list[Actor]:
+        """Every living actor."""
+        return list(self._actors.values())
+
     def adopt(self, object_id: bytes) -> ObjectRef:
         ref = self.values.find(object_id)
         if ref is None:
@@ -383,12 +403,13 @@ def start(
     memory: float | None,
     runtime_env: Mapping[str, Any] | None,
     namespace: str | None,
+    timeline: bool,
 ) -> Inline:
     """Start a run; there is nothing to start but its tables. Raises ValueError for a ``runtime_env``."""
     if canonical(runtime_env):
         raise ValueError(f"init() has a runtime_env; {_ONE_PROCESS}")
     total, gpus = node_resources(num_cpus, num_gpus, memory, resources)
-    return Inline(total, gpus, namespace)
+    return Inline(total, gpus, namespace, timeline)
 
 
 def _handed_over(job: Job, result: Any) -> Any:

@@ -127,6 +127,19 @@ class Groups:
             for number, known in chosen
         }
 
+    def rows(self) -> list[tuple[bytes, tuple[str, str] | None, list[dict[str, float]], str, str]]:
+        """Every group: id, (namespace, name), bundles, strategy, state."""
+        return [
+            (
+                number,
+                ("", known.name) if known.name else None,
+                [amounts(bundle) for bundle in known.bundles],
+                known.strategy,
+                "removed" if known.removed else "created",
+            )
+            for number, known in list(self._groups.items())
+        ]
+
     def bundles(self, group: bytes) -> tuple[Shape, ...]:
         """What the group was asked to set aside. Raises ValueError if nothing is known of it."""
         known = self._groups.get(group)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import pickle
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any
 
 from rlray.core.calls import Slot, put_together, results_of
 from rlray.core.engine import CallSpec, Code
-from rlray.core.exceptions import ActorExit, RayError, TaskCancelledError, task_error
+from rlray.core.exceptions import ActorExit, DeadlockError, RayError, TaskCancelledError, task_error
 from rlray.core.inline.ledger import Grant, lending
 from rlray.core.inline.values import Entry, Payload, Values
 from rlray.core.refs import ObjectRef
@@ -40,6 +41,7 @@ class Job:
     __slots__ = (
         "actor",
         "arguments",
+        "began",  # on the clock of `time.perf_counter`; 0: not yet
         "caller",  # whose calls of one actor keep their order: the actor or task that made them, None: the driver
         "dependencies",  # what fills the slots
         "done",  # its results are there, or it is not wanted any more
@@ -76,6 +78,7 @@ class Job:
         self.parent: bytes | None = None
         self.caller: bytes | None = None
         self.thread: int | None = None
+        self.began = 0.0
         self.ready = self.done = self.lazy = False
 
     def again(self) -> Job:
@@ -95,8 +98,9 @@ class Job:
 class Runner:
     """Runs jobs. User code gets a context of its own (contextvars) for each call, as in a process of its own."""
 
-    def __init__(self, values: Values, take: Callable[[Request], Grant]) -> None:
+    def __init__(self, values: Values, take: Callable[[Request], Grant], over: Callable[[Job, bool], None]) -> None:
         self.values = values
+        self.over = over  # told of each job that has ended, and whether with an error
         self.take = take  # resources; raises what a task gets for which there are none any more
         self.pending: dict[bytes, Job] = {}
         self._functions: dict[bytes, Any] = {}
@@ -156,6 +160,7 @@ class Runner:
 
     def prepare(self, job: Job) -> tuple[Callable[..., Any], Sequence[Any], Mapping[str, Any]]:
         """What to call, and with what: with copies of its own each time."""
+        job.began = time.perf_counter()
         if job.actor is not None:
             function = job.actor.method(job.spec.method)
         else:
@@ -186,12 +191,12 @@ class Runner:
         return job.actor.grant if job.actor is not None else job.grant
 
     def check_hope(self, missing: Sequence[Entry], every: bool = False) -> None:
-        """Raise RuntimeError if this thread would wait for itself for ever: for one of the values, or for every one."""
+        """Raise DeadlockError if this thread would wait for itself for ever: for one of the values, or for all."""
         hopeless = [job for entry in missing if (job := entry.job) is not None and job.actor and job.actor.stuck()]
         if hopeless and (len(hopeless) == len(missing) or not every):
             job = hopeless[0]
             assert job.actor is not None
-            raise RuntimeError(
+            raise DeadlockError(
                 f"this would wait for ever: {job.spec.name} runs once actor {job.actor.class_name} has finished the "
                 "call that waits for it here; return first, or make the class asynchronous"
             )
@@ -225,8 +230,7 @@ class Runner:
         if retry and job.retries != 0 and not job.done:
             job.retries -= job.retries > 0
             return True
-        name = job.spec.name if actor is None else f"{actor.class_name}.{job.spec.name}"
-        self.finish(job, ("error", dumps_error(task_error(name, error, where(actor)))))
+        self.finish(job, ("error", dumps_error(task_error(job.spec.name, error, where(actor)))))
         return False
 
     def cancelled(self, job: Job) -> None:
@@ -240,6 +244,7 @@ class Runner:
                 return False
             job.done = True
         self.pending.pop(job.id, None)
+        self.over(job, error is not None)
         if job.actor is not None:
             job.actor.ended(job)
         if error is not None:

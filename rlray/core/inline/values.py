@@ -84,6 +84,10 @@ class Values:
         self._refs[ref.binary()] = ref
         return ref
 
+    def references(self) -> list[InlineRef]:
+        """Every living reference."""
+        return list(self._refs.values())
+
     def find(self, object_id: bytes) -> InlineRef | None:
         """The living reference with that id."""
         return self._refs.get(object_id)

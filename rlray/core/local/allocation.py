@@ -108,6 +108,11 @@ class Allocator:
             "no longer needed, or give init(object_store_memory=...) more bytes"
         )
 
+    @property
+    def warm_bytes(self) -> int:
+        """Bytes of unused extents that are kept for the next values."""
+        return self._warm_bytes
+
     def _from_warm(self, size: int) -> Extent | None:
         self._let_go()
         self.sweep()

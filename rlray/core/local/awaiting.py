@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlray.core import exceptions as exc
 from rlray.core.local.references import Entry, LocalRef, owner_of
+from rlray.core.local.reports import Waiting
 from rlray.core.refs import ObjectRef
 from rlray.core.resources import describe
 
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SLOW = 30.0  # seconds after which a waiting `get` says what it waits for
+_LOOK = 5.0  # seconds after which a waiting `get` looks whether it could wait for ever, then twice that, and so on
+_SLOW = 40.0  # from here on it says each time what it waits for
+
+
+_MOST_TASKS = 10_000  # of each process that are looked at
 
 
 class Awaiting:
@@ -27,19 +32,24 @@ class Awaiting:
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
         """The values, waited for; raises the first error among them, or GetTimeoutError."""
-        slow = _SLOW
-        while not self.wait_for(refs, slow if timeout is None else timeout):
+        look_in = _LOOK
+        while not self.wait_for(refs, look_in if timeout is None else timeout, timeout is None):
             if timeout is not None:
                 raise exc.GetTimeoutError(f"get timed out after {timeout:g} s; {self._missing(refs)}")
-            logger.warning("get has waited for %g s: %s", slow, self._missing(refs))
-            slow *= 2
+            self._check_for_deadlock(refs)
+            if look_in >= _SLOW:
+                logger.warning("get has waited for %g s: %s", look_in, self._missing(refs))
+            look_in *= 2
         for ref in refs:  # an error is raised at once, whatever else is still missing
             if self._client.values.is_error(ref):
                 self._client.values.load(ref)
         return [self._client.values.load(ref) for ref in refs]
 
-    def wait_for(self, refs: Sequence[ObjectRef], timeout: float | None = None) -> bool:
-        """Wait until all values, or an error among them, are there; False if time ran out."""
+    def wait_for(self, refs: Sequence[ObjectRef], timeout: float | None = None, for_ever: bool = False) -> bool:
+        """Wait until all values, or an error among them, are there; False if time ran out.
+
+        ``for_ever``: whoever waits goes on then.
+        """
         references = self._client.references
         entries = [references.entry(ref) for ref in refs]
         with self._client.loop.lock:
@@ -61,7 +71,7 @@ class Awaiting:
                 return any(entry.payload is not None and entry.payload[0] == "error" for entry in entries[at:])
             return False
 
-        return self._client.wait_until(done, timeout)
+        return self._client.wait_until(done, timeout, Waiting("get", entries, count, for_ever or timeout is None))
 
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
@@ -97,11 +107,28 @@ class Awaiting:
                 if references.when_ready(entry, arrived):
                     there += 1
         try:
-            self._client.wait_until(lambda: there >= count, timeout)
+            self._client.wait_until(lambda: there >= count, timeout, Waiting("wait", entries, count, timeout is None))
         finally:
             if there < len(entries):
                 with self._client.loop.lock:
                     references.forget_waiting(entries, arrived)
+
+    def _check_for_deadlock(self, refs: Sequence[ObjectRef]) -> None:
+        """Raise DeadlockError if this call waits for itself, by way of others."""
+        client = self._client
+        task = client.hooks.running_id() if client.hooks is not None else None
+        if task is None:
+            return
+        from rlray.core.deadlocks import deadlock
+
+        with client.reports.still_waiting(refs, task):  # others of the circle may look at the same time
+            report = client.inspect("tasks", limit=_MOST_TASKS)
+        circle = deadlock(report, task)
+        if circle is not None:
+            raise exc.DeadlockError(
+                f"get would wait for ever: {circle}. Let one of these pass on a reference instead of waiting for its "
+                "value, or give its actor max_concurrency=2"
+            )
 
     def _missing(self, refs: Sequence[ObjectRef]) -> str:
         """What a `get` waits for, in words."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import socket
+import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -19,10 +22,13 @@ from rlray.core.local.chunks import LocalChunk, packed
 from rlray.core.local.generators import Stream
 from rlray.core.local.groups import Groups
 from rlray.core.local.hooks import Hooks
+from rlray.core.local.jobs import Measures
 from rlray.core.local.lineage import make_again
 from rlray.core.local.loop import Loop
 from rlray.core.local.owned_actors import OwnedActors
+from rlray.core.local.recorder import Recorder, recorded
 from rlray.core.local.references import Entry, Payload, References, owner_of
+from rlray.core.local.reports import Reports, Waiting
 from rlray.core.local.results import Results
 from rlray.core.local.settings import NODE, RunSettings
 from rlray.core.local.submitter import Lane, Submitter
@@ -35,6 +41,8 @@ from rlray.core.refs import ObjectRef, ObjectRefGenerator
 from rlray.core.resources import Request, Wish, amounts
 from rlray.core.serialization import dumps_error, serialize
 from rlray.core.signatures import MethodTable
+from rlray.core.state import Report
+from rlray.core.timeline import NO_TASK, Kind, Track
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -64,6 +72,8 @@ class Client(Engine):
         self._results = Results(self)
         self._groups = Groups(self)
         self.wishes = Wishes(self)
+        self.reports = Reports(self)
+        self.recorder = Recorder(settings.spans_directory, process, settings.timeline)
         self.sent: dict[int, OrderedDict[bytes, Task]] = {}
         self.welcome = False  # the node is ready
         self._unready: dict[bytes, Task] = {}  # tasks that wait for their arguments
@@ -244,11 +254,13 @@ class Client(Engine):
     def cancel_children(self, parent: bytes) -> None:
         """Cancel what a task of this process has submitted."""
         with self.loop.lock:
-            for task in [task for task in self._all_tasks() if task.parent == parent]:
+            for task in [task for task in self.all_tasks() if task.parent == parent]:
                 self._cancel(task, force=False, recursive=True)
 
-    def _all_tasks(self) -> Iterator[Task]:
-        return chain(self._unready.values(), self.submitter.tasks(), self.actors.tasks())
+    def all_tasks(self) -> Iterator[Task]:
+        """The calls of this process that have not ended."""
+        unready = (task for task in self._unready.values() if task.actor is None)  # calls of actors are in their lanes
+        return chain(unready, self.submitter.tasks(), self.actors.tasks())
 
     # -- the Engine interface: objects -------------------------------------------------------------------------------
 
@@ -277,20 +289,29 @@ class Client(Engine):
     def first_ready(self, refs: Sequence[ObjectRef]) -> int | None:
         return self._awaiting.first_ready(refs)
 
-    def wait_until(self, done: Callable[[], bool], timeout: float | None) -> bool:
-        """Wait for something; False if time ran out."""
+    def wait_until(self, done: Callable[[], bool], timeout: float | None, waiting: Waiting) -> bool:
+        """Wait for something; False if time ran out. Whoever looks in meanwhile is told of ``waiting``."""
         self.check_alive()
         if done():
             return True
-        hooks = self.hooks
-        if hooks is None:
-            in_time = self.loop.run_until(lambda: done() or self._broken is not None, timeout)
-        else:
-            with hooks.blocking():
-                in_time = self.loop.run_until(
-                    lambda: done() or self._broken is not None or hooks.interrupted(), timeout
-                )
-            hooks.check_interrupt()
+        hooks, thread = self.hooks, threading.get_ident()
+        waiting.task = hooks.running_id() if hooks is not None else None
+        waiting.began = time.perf_counter()
+        self.reports.waiting[thread] = waiting
+        try:
+            if hooks is None:
+                in_time = self.loop.run_until(lambda: done() or self._broken is not None, timeout)
+            else:
+                with hooks.blocking():
+                    in_time = self.loop.run_until(
+                        lambda: done() or self._broken is not None or hooks.interrupted(), timeout
+                    )
+                hooks.check_interrupt()
+        finally:
+            self.reports.waiting.pop(thread, None)
+            seconds = time.perf_counter() - waiting.began
+            if seconds >= self.recorder.least:
+                self.recorder.add(waiting.began, seconds, waiting.what, Kind.WAITING, waiting.task or NO_TASK)
         if not done():
             self.check_alive()
         return in_time
@@ -323,6 +344,16 @@ class Client(Engine):
             **{"namespace": settings.namespace, **(self.hooks.context() if self.hooks is not None else {})},
         )
 
+    def inspect(self, kind: str, **options: Any) -> Report:
+        return self.ask("inspect", kind, options)  # type: ignore[no-any-return]
+
+    def tracks(self) -> list[Track]:
+        return recorded(self.settings.spans_directory, self.inspect("timeline"))
+
+    def note(self, began: float, seconds: float, name: str) -> None:
+        task = self.hooks.running_id() if self.hooks is not None else None
+        self.recorder.add(began, seconds, name, Kind.PROFILE, task or NO_TASK)
+
     def adopt(self, object_id: bytes) -> ObjectRef:
         entry = self.references.entries.get(object_id)
         if entry is not None and entry.ref is not None and (ref := entry.ref()) is not None:
@@ -338,6 +369,7 @@ class Client(Engine):
         if self._futures is not None:
             self._futures.close()
         self.loop.close()
+        self.recorder.close()
 
     # -- making calls ------------------------------------------------------------------------------------------------
 
@@ -396,6 +428,7 @@ class Client(Engine):
 
     def finish(self, task: Task, error: Payload) -> None:
         """The task is over without a result: its references get the error."""
+        self.reports.has_failed(task.spec.name)
         self._unready.pop(task.id, None)
         for entry in task.entries:
             entry.task = None
@@ -406,7 +439,7 @@ class Client(Engine):
     def _fail_all(self, why: BaseException) -> None:
         """No task will be answered any more."""
         error: Payload = ("error", dumps_error(why))
-        for task in list(self._all_tasks()):
+        for task in list(self.all_tasks()):
             self.finish(task, error)
 
     def hold(self) -> None:
@@ -466,8 +499,8 @@ class Client(Engine):
         elif self.hooks is not None:
             self.hooks.on_message(sender, message)
 
-    def _on_done(self, sender: int, results: list[tuple[Any, ...]], means: Mapping[bytes, float]) -> None:
-        self._results.done(sender, results, means)
+    def _on_done(self, sender: int, results: list[tuple[Any, ...]], measures: Measures) -> None:
+        self._results.done(sender, results, measures)
 
     def _on_yielded(self, sender: int, task_id: bytes, index: int, payload: Payload, inner: list[bytes]) -> None:
         self._results.yielded(sender, task_id, index, payload, inner)
@@ -498,6 +531,17 @@ class Client(Engine):
         entry = self.references.entries.get(object_id)
         if entry is not None and entry.task is not None:
             self._cancel(entry.task, force and entry.task.actor is None, recursive)
+
+    def _on_report(self, node: int, ticket: int, kind: str, options: Mapping[str, Any]) -> None:
+        try:
+            answer = self.reports.make(kind, options)
+        except Exception as why:  # whoever looks in is told, and the run goes on
+            logger.exception("no report of %s", kind)
+            answer = {"pid": os.getpid(), "failure": f"{type(why).__name__}: {why}"}
+        self.tell_node(("reported", ticket, answer))
+
+    def _on_record(self, node: int, everything: bool) -> None:
+        self.recorder.record(everything)
 
     def _on_welcome(self, node: int) -> None:
         self.welcome = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -58,6 +59,10 @@ class Concurrency(ABC):
     def close(self) -> None:
         """Begin no more calls; when those under way have ended, `Executor.depart`. Called by one of them."""
 
+    def stacks(self) -> list[tuple[str, str]]:
+        """What calls do that are not on threads: name and stack of each."""
+        return []
+
     @abstractmethod
     def run(self, loop: Loop) -> None:
         """Called by the main thread once the actor is there; may keep it for ever."""
@@ -108,7 +113,9 @@ class Threads(Concurrency):
                 answer = executor.cancelled(job)
             else:
                 running.set(job)
+                executor.beside[job.id] = job
                 answer = executor.perform(job)
+                del executor.beside[job.id]
                 running.set(None)
             executor.answers.add(job.caller, answer)
             if queue.empty():
@@ -187,11 +194,23 @@ class Coroutines(Concurrency):
     def close(self) -> None:
         self._closed = True
 
+    def stacks(self) -> list[tuple[str, str]]:
+        found = []
+        for job in list(self._executor.beside.values()):
+            task = self._tasks.get(job.id)
+            if task is not None:
+                text = io.StringIO()
+                task.print_stack(file=text)
+                found.append((job.spec.name, text.getvalue()))
+        return found
+
     async def _run(self, job: Job) -> None:
         from rlray.core.local.executor import running
 
         executor = self._executor
         running.set(job)  # of this asyncio task only
+        executor.beside[job.id] = job
+        job.began = time.perf_counter()
         try:
             if job.spec.num_returns == CHUNK:
                 answer: Answer = await self._run_chunk(job)
@@ -203,13 +222,14 @@ class Coroutines(Concurrency):
                     answer = (job.id, [], None, False)
                 else:
                     answer = executor.answer(job, await result if inspect.isawaitable(result) else result)
+                executor.took(job)
         except asyncio.CancelledError:
             answer = executor.cancelled(job)
         except BaseException as error:  # also SystemExit: the actor lives on
-            answer = executor.failed(job, error)
+            answer = executor.raised(job, error)
         self._answer(job, answer)
         self._readers.pop(job.id, None)
-        del self._tasks[job.id]
+        del self._tasks[job.id], executor.beside[job.id]
         group = job.spec.concurrency_group
         self._room[group] += 1
         if self._closed:
@@ -221,7 +241,6 @@ class Coroutines(Concurrency):
     async def _run_chunk(self, job: Job) -> Answer:
         executor = self._executor
         function = executor.function(job.spec.target)
-        began = time.perf_counter()
 
         async def call(item: Any) -> Any:
             result = function(item)
@@ -230,7 +249,7 @@ class Coroutines(Concurrency):
         values = await asyncio.gather(*map(call, executor.chunk_items(job)), return_exceptions=True)
         errors = {index: value for index, value in enumerate(values) if isinstance(value, BaseException)}
         kept = [None if isinstance(value, BaseException) else value for value in values]
-        return executor.chunk_answer(job, kept, errors, time.perf_counter() - began)
+        return executor.chunk_answer(job, kept, errors, executor.took(job, len(kept)))
 
     async def _stream(self, job: Job, values: Any) -> None:
         executor = self._executor

@@ -29,6 +29,7 @@ from rlray.core.local.wire import Message
 from rlray.core.refs import ObjectRef
 from rlray.core.resources import Request, amounts
 from rlray.core.serialization import IMMUTABLE, deserialize, dumps_error
+from rlray.core.timeline import Kind
 
 if TYPE_CHECKING:
     from rlray.core.local.concurrency import Concurrency
@@ -77,6 +78,8 @@ class Executor:
         self._announced = ""
         self._main = threading.main_thread().ident
         self._current: Job | None = None  # on the main thread
+        self.beside: dict[bytes, Job] = {}  # on other threads, and as coroutines
+        self._recorder = client.recorder
         callers = (Executor.perform, Executor._run_chunk, Executor._send_all)
         self._interrupts = Interrupts(client.loop, self._on_main, [caller.__code__ for caller in callers])
 
@@ -207,7 +210,10 @@ class Executor:
             following = queue[0]
         except IndexError:
             return True
-        return not isinstance(following, Job) or self.answers.mean.get(following.spec.target, 1.0) > _SHORT
+        if not isinstance(following, Job):
+            return True
+        mean = self.answers.mean(following.spec.target)
+        return mean is None or mean > _SHORT
 
     def flush(self) -> None:
         """Let go of what was printed, then of the answers."""
@@ -243,8 +249,8 @@ class Executor:
 
     def perform(self, job: Job) -> Answer:
         """Run a job to its end; returns the answer."""
+        job.began = time.perf_counter()
         try:
-            began = time.perf_counter()
             if job.spec.num_returns == CHUNK:
                 return self._run_chunk(job)
             function, args, kwargs = self.prepare(job)
@@ -252,15 +258,31 @@ class Executor:
             if job.spec.num_returns == STREAMING:
                 with self.stream(job, result, Iterator):
                     self._send_all(job, result)
+                self.took(job)
                 return (job.id, [], None, False)
-            self.answers.measured(job.spec.target, time.perf_counter() - began)
+            self.took(job)
             return self.answer(job, result)
         except KeyboardInterrupt as error:
             if self._interrupts.asked == job.id:
                 raise
-            return self.failed(job, error)
+            return self.raised(job, error)
         except BaseException as error:  # also SystemExit: the worker lives on
-            return self.failed(job, error)
+            return self.raised(job, error)
+
+    def took(self, job: Job, calls: int = 1) -> float:
+        """A call, or a chunk of them, has run to its end; returns the seconds that it took."""
+        seconds = time.perf_counter() - job.began
+        self.answers.measured(job.spec, seconds, calls)
+        if seconds >= self._recorder.least:
+            self._recorder.add(job.began, seconds, job.spec.name, Kind.CALL, job.id)
+        return seconds
+
+    def raised(self, job: Job, error: BaseException) -> Answer:
+        """A call has raised: what is to be told of it."""
+        seconds = time.perf_counter() - job.began
+        if seconds >= self._recorder.least:
+            self._recorder.add(job.began, seconds, job.spec.name, Kind.FAILED, job.id)
+        return self.failed(job, error)
 
     def prepare(self, job: Job) -> tuple[Callable[..., Any], Sequence[Any], Mapping[str, Any]]:
         """What to call, and with what."""
@@ -324,10 +346,9 @@ class Executor:
             return self._leave(job)
         actor = self._actor
         where = f"pid={os.getpid()}" + (f", actor {actor.class_name}" if actor is not None else "")
-        name = f"{actor.class_name}.{job.spec.name}" if actor is not None else job.spec.name
         retried = job.spec.retry_exceptions
         retry = isinstance(error, pickle.loads(retried)) if isinstance(retried, bytes) else retried
-        return (job.id, [], ("error", dumps_error(task_error(name, error, where))), retry)
+        return (job.id, [], ("error", dumps_error(task_error(job.spec.name, error, where))), retry)
 
     def _leave(self, job: Job) -> Answer:
         """The actor ends for good of its own accord: no call begins any more, and those under way end.
@@ -366,7 +387,6 @@ class Executor:
         function, items = self.function(job.spec.target), self.chunk_items(job)
         values: list[Any] = []
         errors: dict[int, BaseException] = {}
-        began = time.perf_counter()
         while True:
             try:
                 values.extend(map(function, items))  # keeps what it has if one raises
@@ -378,9 +398,7 @@ class Executor:
                     raise
                 errors[len(values)] = error
                 values.append(None)
-        seconds = time.perf_counter() - began
-        self.answers.measured(job.spec.target, seconds)
-        return self.chunk_answer(job, values, errors, seconds)
+        return self.chunk_answer(job, values, errors, self.took(job, len(values)))
 
     def chunk_items(self, job: Job) -> Iterator[Any]:
         """The items of a chunk, see `rlray.core.local.chunks.packed`."""
@@ -490,6 +508,19 @@ class Executor:
         job = self._job_here()
         return job.id if job is not None else None
 
+    def under_way(self) -> list[Job]:
+        """What this process runs at this moment."""
+        return [*filter(None, [self._current]), *self.beside.values()]
+
+    def is_serial(self) -> bool:
+        """Whether this is an actor that runs one call at a time."""
+        return self._actor is not None and self._actor.concurrency is None
+
+    def coroutine_stacks(self) -> list[tuple[str, str]]:
+        """What the coroutines of an actor do: name and stack of each."""
+        actor = self._actor
+        return actor.concurrency.stacks() if actor is not None and actor.concurrency is not None else []
+
     def running_request(self) -> Request | None:
         """What the running task or actor was given; None outside of both."""
         if self._actor is not None:
@@ -522,6 +553,7 @@ class Executor:
         client = self._client
         info = pickle.loads(spec["info"])
         logs.announce(info.class_name)
+        self._recorder.label(f"{info.class_name} {spec['name']!r}" if spec["name"] else info.class_name)
         self._functions.clear()  # from here on targets are methods
         actor = _ActorState(actor_id, info.class_name, info, spec["name"], request, restarts)
         self._actor = actor

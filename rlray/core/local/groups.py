@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlray.core.exceptions import RaySystemError, TaskPlacementGroupRemoved
 from rlray.core.local.references import LocalRef
+from rlray.core.local.reports import Waiting
 from rlray.core.placement_groups import PlacementGroup
 from rlray.core.pools import Pool, take_together
 from rlray.core.refs import ObjectRef
@@ -73,7 +74,9 @@ class Groups:
         self._client.check_alive()
         with self._client.loop.lock:
             known = self._watched(group)
-        in_time = self._client.wait_until(lambda: known.state != "pending", timeout)
+        in_time = self._client.wait_until(
+            lambda: known.state != "pending", timeout, Waiting("placement group", [], 0, timeout is None)
+        )
         if known.state == "removed":
             raise ValueError(f"placement group {group.hex()} does not exist: it has been removed")
         return in_time

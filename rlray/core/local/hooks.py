@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from rlray.core.local.jobs import Job
 from rlray.core.local.wire import Message
 from rlray.core.resources import Request
 
@@ -30,6 +31,15 @@ class Hooks(Protocol):
 
     def running_request(self) -> Request | None:
         """What the running task or actor was given; None outside of both."""
+
+    def under_way(self) -> Sequence[Job]:
+        """What this process runs at this moment."""
+
+    def is_serial(self) -> bool:
+        """Whether this is an actor that runs one call at a time."""
+
+    def coroutine_stacks(self) -> list[tuple[str, str]]:
+        """What the coroutines of an actor do: name and stack of each."""
 
     def running_id(self) -> bytes | None:
         """The id of the task that the calling thread runs."""

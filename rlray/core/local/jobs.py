@@ -20,6 +20,10 @@ Answer = tuple[Any, ...]
 """``(task, value)``, or ``(task, [(payload, references inside)], error, retry)``."""
 
 
+Measures = dict[Any, tuple[str, float, int, float]]
+"""By code or method: name, seconds that a call takes lately, calls since the last message, and the seconds of those."""
+
+
 @dataclass(slots=True, eq=False)
 class JobSpec:
     """What the calls of one batch have in common; the fields are those of `rlray.core.local.tasks.spec_to_wire`."""
@@ -38,13 +42,14 @@ class JobSpec:
 class Job:
     """A task that has arrived."""
 
-    __slots__ = ("args", "arguments", "caller", "dependencies", "id", "refs", "slots", "spec")
+    __slots__ = ("args", "arguments", "began", "caller", "dependencies", "id", "refs", "slots", "spec")
 
     def __init__(self, caller: int, spec: JobSpec, task_id: bytes, args: tuple[Any, ...] | None) -> None:
         self.caller = caller
         self.spec = spec
         self.id = task_id
         self.args = args  # the arguments, if they came as they are
+        self.began = 0.0  # on the clock of `time.perf_counter`; 0: not yet
         self.arguments: Payload = ()
         self.refs: Sequence[ObjectRef] = ()
         self.slots: Sequence[Slot] = ()
@@ -77,20 +82,42 @@ def receive(caller: int, runs: Sequence[tuple[WireSpec, Sequence[WireTask]]], re
     return jobs
 
 
+class Measure:
+    """How long the calls of one function or method take."""
+
+    __slots__ = ("calls", "mean", "name", "seconds")
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self.name = name
+        self.mean = seconds  # lately
+        self.calls, self.seconds = 0, 0.0  # since the caller was last told
+
+
 class Answers:
     """Answers that wait for company, so that those of short calls share a message."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._waiting: dict[int, list[Answer]] = {}
-        self._means: dict[bytes, float] = {}
-        self.mean: dict[Any, float] = {}  # seconds that a call takes lately, by code or method
+        self._fresh: dict[Any, Measure] = {}
+        self._measures: dict[Any, Measure] = {}  # by code or method
         self.since = 0.0  # when the oldest answer was added
 
-    def measured(self, target: Any, seconds: float) -> None:
-        """A call has run to its end."""
-        mean = self.mean.get(target)
-        self.mean[target] = self._means[target] = seconds if mean is None else mean + 0.2 * (seconds - mean)
+    def measured(self, spec: JobSpec, seconds: float, calls: int = 1) -> None:
+        """A call, or a chunk of them, has run to its end."""
+        measure = self._measures.get(spec.target)
+        if measure is None:
+            measure = self._measures[spec.target] = Measure(spec.name, seconds)
+        else:
+            measure.mean += 0.2 * (seconds - measure.mean)
+        measure.calls += calls
+        measure.seconds += seconds
+        self._fresh[spec.target] = measure
+
+    def mean(self, target: Any) -> float | None:
+        """Seconds that a call takes lately, if that is known."""
+        measure = self._measures.get(target)
+        return None if measure is None else measure.mean
 
     def add(self, caller: int, answer: Answer) -> None:
         """An answer is ready to leave. Call from any thread."""
@@ -112,6 +139,11 @@ class Answers:
         with self._client.loop.lock:
             if self._waiting:
                 waiting, self._waiting = self._waiting, {}
-                means, self._means = self._means, {}
+                fresh, self._fresh = self._fresh, {}
+                measures: Measures = {}
+                for target, one in fresh.items():
+                    measures[target] = (one.name, one.mean, one.calls, one.seconds)
+                    one.calls, one.seconds = 0, 0.0
                 for caller, answers in waiting.items():
-                    self._client.post(caller, ("done", answers, means))
+                    self._client.post(caller, ("done", answers, measures))
+                    measures = {target: (one.name, one.mean, 0, 0.0) for target, one in fresh.items()}  # counted once

@@ -19,6 +19,7 @@ from rlray.core.local.driver import Driver
 from rlray.core.local.settings import RunSettings
 from rlray.core.local.spawn import Spawned
 from rlray.core.local.store import MIN_CAPACITY, PAGE, default_capacity, set_capacity
+from rlray.core.local.visit import announce
 from rlray.core.resources import node_resources
 from rlray.core.runtime_env import canonical
 
@@ -37,6 +38,7 @@ def start(
     log_to_driver: bool,
     log_dir: str | os.PathLike[str] | None,
     preload: Sequence[str],
+    timeline: bool,
 ) -> Driver:
     """Let the spawned process make a run of it; returns when all is there."""
     _check(object_store_memory, object_spilling_directory, preload)
@@ -65,8 +67,10 @@ def start(
         log_to_driver=log_to_driver,
         threads_set="OMP_NUM_THREADS" in os.environ,
         environment=environment,
+        timeline=timeline,
     )
     try:
+        announce(settings)
         set_capacity(spawned.store_fd, capacity)
         with suppress(BrokenPipeError):  # it died at once: the wait for its welcome reports it
             spawned.lifeline.sendall(pickle.dumps(settings))

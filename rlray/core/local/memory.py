@@ -55,6 +55,19 @@ class Memory:
         """A client that was asked to spill has done what it could."""
         self._shortage.answered(client, moved, kept)
 
+    @property
+    def spilled_bytes(self) -> int:
+        """Bytes that went to disk since the start."""
+        return self._shortage.moved
+
+    def held(self) -> dict[int, int]:
+        """Bytes of the store by the processes that hold them; some are held by several."""
+        return self.extents.held()
+
+    def waiting(self) -> dict[int, int]:
+        """Clients that wait for room, and for how many bytes."""
+        return self._shortage.waiting()
+
     def died(self, dead: int) -> None:
         """A process died, and all others are told. What it holds is kept until each has said what it uses of that."""
         self._unsettled[dead] = set(self._clients())
@@ -98,7 +111,7 @@ class Shortage:
         self._asked: int | None = None  # client that is spilling now
         self._asked_at = 0.0
         self._next: deque[int] = deque()  # who is asked after it
-        self._moved = 0  # bytes that went to disk since the start
+        self.moved = 0  # bytes that went to disk since the start
         self._kept: dict[int, str] = {}  # client -> what it could not move
 
     def refused(self, client: int, size: int) -> tuple[int, int, list[str]]:
@@ -116,11 +129,15 @@ class Shortage:
         if self._asked is None or stuck:
             self._ask()
         kept = [f"{self._describe(who)}: {what}" for who, what in sorted(self._kept.items()) if what and who != client]
-        return self._moved, self._extents.used, kept
+        return self.moved, self._extents.used, kept
+
+    def waiting(self) -> dict[int, int]:
+        """Who waits for room, and for how many bytes."""
+        return dict(self._waiting)
 
     def answered(self, client: int, moved: int, kept: str) -> None:
         """A client that was asked has moved what it could."""
-        self._moved += moved
+        self.moved += moved
         self._kept[client] = kept
         if client == self._asked:
             self._asked = None

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
 from rlray.core.exceptions import ActorDiedError
 from rlray.core.local import instructions as do
 from rlray.core.local import scheduler as plan
 from rlray.core.local import spill
+from rlray.core.local.inspection import Inspections
 from rlray.core.local.logs import LogHub
 from rlray.core.local.loop import Loop
 from rlray.core.local.memory import Memory
 from rlray.core.local.records import Actor, Group
 from rlray.core.local.references import owner_of
-from rlray.core.local.settings import DRIVER, FIRST_WORKER, NODE, RunSettings
+from rlray.core.local.settings import DRIVER, FIRST_WORKER, NODE, STUCK_SIGNAL, VISITOR, RunSettings
+from rlray.core.local.standing import Standing
 from rlray.core.local.store import Arena
 from rlray.core.local.wire import Connection, Message
 from rlray.core.resources import UNIT, Request, Shape, amounts
@@ -51,6 +55,11 @@ class Node:
         self._last_alloc = time.monotonic()
         self._logs = LogHub(settings.log_directory, self._publish_logs if settings.log_to_driver else None)
         self._pids: dict[int, int] = {}
+        self._standing = Standing(settings, self._scheduler, self._memory, self._pids)
+        self._inspections = Inspections(
+            lambda: list(self._clients), self._send, self._loop.call_later, self._standing, self._ask_for_stack
+        )
+        self._recording = 0  # how many visitors want every call noted
         self._catching_up = False
         self._stop = False
         self._loop.listen(settings.socket_path(NODE))
@@ -76,9 +85,14 @@ class Node:
     def _handle(self, connection: Connection, message: Message) -> None:
         sender = connection.peer
         assert sender is not None
+        if sender == VISITOR:
+            self._visited(connection, message)
+            return
         if sender >= DRIVER and sender not in self._clients:
             self._clients[sender] = connection
             self._do(self._scheduler.started(sender))
+            if self._recording:
+                self._send(sender, ("record", True))
         handler = getattr(self, f"_on_{message[0]}")
         handler(sender, *message[1:])
 
@@ -200,6 +214,40 @@ class Node:
         free["object_store_memory"] = float(self._memory.extents.capacity - self._memory.extents.used)
         self._send(client, ("reply", ticket, free))
 
+    # -- looking in --------------------------------------------------------------------------------------------------
+
+    def _on_inspect(self, client: int, ticket: int, kind: str, options: Mapping[str, Any]) -> None:
+        self._inspections.ask(kind, options, lambda answer: self._send(client, ("reply", ticket, answer)))
+
+    def _on_reported(self, client: int, ticket: int, report: Any) -> None:
+        self._inspections.reported(client, ticket, report)
+
+    def _visited(self, visitor: Connection, message: Message) -> None:
+        """The command line looks in; it has shown the secret."""
+        match message:
+            case ("inspect", kind, options):
+                self._inspections.ask(kind, options, lambda answer: self._loop.send(visitor, ("reply", answer)))
+            case ("record", seconds):
+                self._record(1)
+                self._loop.call_later(seconds, lambda: self._record(-1))
+
+    def _record(self, change: int) -> None:
+        self._recording += change
+        for client in list(self._clients):
+            self._send(client, ("record", self._recording > 0))
+
+    def _ask_for_stack(self, process: int) -> str | None:
+        """A worker does not answer: let it write what its threads do; returns the file that it writes to."""
+        if process == DRIVER or STUCK_SIGNAL is None:
+            return None
+        path = self._settings.stack_path(process)
+        with suppress(OSError):
+            os.truncate(path, 0)
+        self._loop.send(self._zygote, ("stack", process))
+        return path
+
+    # -- memory ------------------------------------------------------------------------------------------------------
+
     def _on_alloc(self, client: int, ticket: int, size: int) -> None:
         self._last_alloc = time.monotonic()
         self._send(client, ("reply", ticket, self._memory.alloc(client, size)))
@@ -247,8 +295,10 @@ class Node:
         cause = dumps_error(ActorDiedError(reason))
         self._do(self._scheduler.died(worker, cause))
         self._do(self._scheduler.client_gone(worker, cause))
+        self._standing.died(worker, pid, reason)
         for client in list(self._clients):
             self._send(client, ("gone", worker, reason))
+        self._inspections.gone(worker)
         self._memory.died(worker)
 
     def _lost(self, connection: Connection) -> None:

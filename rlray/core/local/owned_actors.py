@@ -72,6 +72,7 @@ class OwnedActors:
             detached,
             options["max_restarts"],
             bool(parts.dependencies),
+            class_name=code.name,
         )
         with self._client.loop.lock:
             self._actors[actor.id] = (detached, [*code.refs, *refs, *parts.dependencies])

@@ -30,6 +30,7 @@ class Actor:
     restarts: int = 0
     watchers: set[int] = field(default_factory=set)
     groups: set[bytes] = field(default_factory=set)  # placement groups that end with it
+    class_name: str = ""
 
 
 @dataclass(slots=True)

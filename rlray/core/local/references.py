@@ -60,6 +60,7 @@ class Entry:
         "inner",  # references inside the value
         "lineage",  # owner's: how the value can be made again
         "local",  # `LocalRef`s in this process: one, or more while dropped ones have not been noticed
+        "maker",  # owner's: the task that made a large value, or the line that put it
         "movable",  # owner's: the payload stands nowhere else, so the value may go to disk
         "owned",
         "payload",  # None: not there yet
@@ -85,6 +86,7 @@ class Entry:
         self.released: Callable[[], None] | None = None
         self.task: Any = None
         self.lineage: Any = None
+        self.maker = ""
 
 
 class LocalRef(ObjectRef):

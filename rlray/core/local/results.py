@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rlray.core.local.generators import Stream
+from rlray.core.local.jobs import Measures
 from rlray.core.local.lineage import remember
 from rlray.core.local.references import Payload
 from rlray.core.local.tasks import Task
@@ -23,7 +23,7 @@ class Results:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def done(self, sender: int, results: list[tuple[Any, ...]], means: Mapping[bytes, float]) -> None:
+    def done(self, sender: int, results: list[tuple[Any, ...]], measures: Measures) -> None:
         """Answers of a process: ``(task, value)``, or ``(task, [(payload, references inside)], error, retry)``."""
         running = self._client.sent.get(sender, _NOTHING)
         references = self._client.references
@@ -41,7 +41,8 @@ class Results:
         if task is not None and task.actor is not None:
             self._client.actors.answered(sender, task)
         else:
-            self._client.submitter.answered(sender, means)
+            self._client.submitter.answered(sender, measures)
+        self._client.reports.took(measures)
 
     def _take_in(self, task: Task, values: Any, error: Payload | None, retry: bool) -> None:
         if retry and task.retries != 0:
@@ -56,8 +57,9 @@ class Results:
         stored = False
         for entry, (payload, inner) in zip(task.entries, values, strict=True):
             entry.task = None
+            if payload[0] == "stored":
+                entry.maker, stored = task.spec.name, True
             self._client.references.resolve(entry, payload, self._client.references.receive(inner))
-            stored |= payload[0] == "stored"
         if stored:
             remember(task)
 

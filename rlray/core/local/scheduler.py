@@ -505,6 +505,10 @@ class Scheduler:
         record = self.workers.get(worker)
         return self._actor_in(record) if record is not None else None
 
+    def demands(self) -> list[tuple[int, Request, int]]:
+        """Who still waits for how many workers of which class."""
+        return [(client, request, count) for (client, request), count in self._demand.items()]
+
     def available(self) -> Mapping[str, int]:
         """What is free, in 1/10,000 by name; never below zero."""
         return {name: max(0, parts) for name, parts in self.node.free.items()}

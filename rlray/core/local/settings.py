@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 
 from rlray.core.resources import Shape
 
 NODE, DRIVER, FIRST_WORKER = 0, 1, 2  # process numbers
+VISITOR = (1 << 32) - 1  # whoever looks in from outside: the command line
+STUCK_SIGNAL: int | None = signal.SIGRTMAX - 4 if hasattr(signal, "SIGRTMAX") else None  # macOS has none
+"""At this one a worker writes down what its threads do. No program has a use of its own for it."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,16 @@ class RunSettings:
     log_to_driver: bool
     threads_set: bool  # the user has set OMP_NUM_THREADS: leave it alone
     environment: str  # that the driver's tasks and actors get
+    timeline: bool  # every call is noted, however short
+
+    def stack_path(self, process: int) -> str:
+        """Where a worker writes what its threads do at `STUCK_SIGNAL`."""
+        return f"{self.directory}/{process}.stack"
+
+    @property
+    def spans_directory(self) -> str:
+        """Where processes note what calls took."""
+        return f"{self.directory}/spans"
 
     def socket_path(self, process: int) -> str:
         """Where a process of the run listens."""

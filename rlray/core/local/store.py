@@ -184,6 +184,14 @@ class Extents:
             self._free.insert(i, (offset, size))
         return True
 
+    def held(self) -> dict[int, int]:
+        """Bytes by holder."""
+        found: dict[int, int] = {}
+        for _, size, holders in self._taken.values():
+            for holder in holders:
+                found[holder] = found.get(holder, 0) + size
+        return found
+
     def held_by(self, holder: int) -> list[int]:
         """Ids of the extents a process holds."""
         return [extent for extent, (_, _, holders) in self._taken.items() if holder in holders]

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from rlray.core.engine import CallSpec
 from rlray.core.exceptions import TaskCancelledError, WorkerCrashedError
+from rlray.core.local.jobs import Measures
 from rlray.core.local.loop import Loop
 from rlray.core.local.references import Payload, References
 from rlray.core.local.tasks import Task, batch_to_wire, first_error
@@ -287,15 +288,13 @@ class Submitter:
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
-    def answered(self, worker: int, means: Mapping[bytes, float]) -> None:
-        """Results of a message from ``worker`` have been taken in: send more, or let go.
-
-        ``means`` are the seconds that a call took it lately, by code.
-        """
+    def answered(self, worker: int, measures: Measures) -> None:
+        """Results of a message from ``worker`` have been taken in: send more, or let go."""
         lane = self._lane_of.get(worker)
         if lane is None:
             return
-        self._mean.update(means)
+        for code, (_, mean, _, _) in measures.items():
+            self._mean[code] = mean
         lease = lane.leases[worker]
         lease.stuck = False
         self._pump(lane)

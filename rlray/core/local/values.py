@@ -21,6 +21,7 @@ from rlray.core.local.store import INLINE_LIMIT, Arena, Buffer, Part, lay_out, s
 from rlray.core.local.wire import Message
 from rlray.core.refs import ObjectRef
 from rlray.core.serialization import IMMUTABLE, Serialized, deserialize, serialize
+from rlray.core.stacks import calling_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +58,7 @@ class Values:
             settings.store_capacity,
             references,
             loop,
-            self._pins.__contains__,
+            self.is_read,
             self._moves,
             self.free,
         )
@@ -78,6 +79,8 @@ class Values:
         payload, inner = self.place(value)
         with self._loop.lock:
             ref = self._references.own_put()
+            if payload[0] == "stored":
+                ref.entry.maker = f"put at {calling_line()}"
             self._references.resolve(ref.entry, payload, inner)
         return ref
 
@@ -90,6 +93,7 @@ class Values:
         payload = self._store(value)
         with self._loop.lock:
             ref.entry.movable = False  # the call holds a copy of the payload
+            ref.entry.maker = f"argument at {calling_line()}"
             self._references.resolve(ref.entry, payload)
         return payload, [ref, *value.refs]
 
@@ -143,6 +147,15 @@ class Values:
     def empty(self, shape: Any, dtype: Any, order: Literal["C", "F"]) -> np.ndarray[Any, Any]:
         """An array that lies in the store, if it is not a small one."""
         return self._made.empty(shape, dtype, order)
+
+    @property
+    def made_bytes(self) -> int:
+        """Bytes of living arrays of `empty`."""
+        return self._made.nbytes
+
+    def is_read(self, object_id: bytes) -> bool:
+        """Whether a view of the value is alive here."""
+        return object_id in self._pins
 
     def lend(self, payload: Payload, owner: int) -> None:
         """The value is about to be sent to its owner. If that one is dead, it is freed instead."""

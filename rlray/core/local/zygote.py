@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rlray.core.local.loop import Loop
-from rlray.core.local.settings import DRIVER, NODE, RunSettings
+from rlray.core.local.settings import DRIVER, NODE, STUCK_SIGNAL, RunSettings
 from rlray.core.local.wire import Connection, Message
 
 logger = logging.getLogger(__name__)
@@ -107,11 +107,16 @@ class Zygote:
             case ("fork", process, threads, gpus):
                 self._fork_worker(process, threads, gpus)
             case ("kill", process):
-                for pid, number in self._pids.items():
-                    if number == process:
-                        os.kill(pid, signal.SIGKILL)
+                self._signal(process, signal.SIGKILL)
+            case ("stack", process) if STUCK_SIGNAL is not None:
+                self._signal(process, STUCK_SIGNAL)
             case ("stop",):
                 self._stop = True
+
+    def _signal(self, process: int, number: int) -> None:
+        for pid, living in self._pids.items():
+            if living == process:
+                os.kill(pid, number)
 
     def _lost(self, connection: Connection) -> None:
         self._stop = True  # without driver or node there is nothing left to do

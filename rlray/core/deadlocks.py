@@ -1,0 +1,81 @@
+"""Finding calls that wait for each other for ever.
+
+A call that runs and waits in ``get`` without a timeout needs every value that is missing. A value needs the call that
+makes it; a call that has not begun needs its arguments, and if it is one of an actor that runs one call at a time, the
+end of the one that runs there. A circle among these can only be broken from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rlray.core.state import Report, View
+
+_TASK_BYTES = 10  # of an object's id name the task that makes it
+
+
+class _Graph:
+    def __init__(self, report: Report) -> None:
+        self._view = View(report)
+        self._tasks: dict[bytes, Mapping[str, Any]] = {}
+        self._where: dict[bytes, int] = {}  # running calls -> process
+        self._waits: dict[bytes, Mapping[str, Any]] = {}
+        self._serial: dict[int, bytes] = {}  # processes of actors that run one call at a time -> what they run
+        self._home: dict[bytes, int] = {one["id"]: one["worker"] for one in report["node"]["actors"]}
+        for process, part in report["processes"].items():
+            self._tasks |= {row["id"]: row for row in part.get("tasks", ())}
+            running = part.get("running", ())
+            self._where |= {row[0]: process for row in running}
+            self._waits |= {row["task"]: row for row in part.get("waits", ()) if row["task"]}
+            if part.get("serial") and len(running) == 1:
+                self._serial[process] = running[0][0]
+
+    def needs(self, task: bytes) -> Iterator[bytes]:
+        """The calls whose end ``task`` waits for."""
+        if task in self._where:
+            wait = self._waits.get(task)
+            if wait is not None and wait["for_ever"] and wait["needs_all"]:
+                yield from (one[:_TASK_BYTES] for one in wait["missing"])
+            return
+        row = self._tasks.get(task)
+        if row is None:
+            return
+        yield from (one[:_TASK_BYTES] for one in row["missing"])
+        home = self._home.get(row["actor"]) if row["actor"] is not None else None
+        if home in self._serial:
+            yield self._serial[home]
+
+    def describe(self, task: bytes) -> str:
+        """A call, for people."""
+        if task in self._where:
+            process = self._where[task]
+            name = next((row["name"] for row in [self._tasks.get(task)] if row is not None), task.hex())
+            return f"{name} (running in {self._view.label(process)}, pid {self._view.pid(process)})"
+        return f"{self._tasks[task]['name']} (not begun)"
+
+    def circle(self, start: bytes) -> list[bytes] | None:
+        """Calls that wait for each other in a circle through ``start``."""
+        path, seen = [start], {start}
+        stack = [self.needs(start)]
+        while stack:
+            following = next(stack[-1], None)
+            if following is None:
+                stack.pop()
+                path.pop()
+            elif following == start:
+                return path
+            elif following not in seen:
+                seen.add(following)
+                path.append(following)
+                stack.append(self.needs(following))
+        return None
+
+
+def deadlock(report: Report, task: bytes) -> str | None:
+    """In words, the circle of calls that ``task`` waits in, if there is one. ``report`` is one of "tasks"."""
+    graph = _Graph(report)
+    circle = graph.circle(task)
+    if circle is None:
+        return None
+    return " waits for ".join(graph.describe(one) for one in [*circle, circle[0]])
