@@ -17,14 +17,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rlray.core.state import Report, View
 from rlray.core.timeline import NOTABLE, Kind, Span, Track
 
 logger = logging.getLogger(__name__)
 
-_SPAN = struct.Struct("<dd10sIBx")  # began, seconds, task, name, kind
+_LAYOUT = "dd10sIBx"  # began, seconds, task, name, kind
+_FIELDS = 5
+_SPAN = struct.Struct(f"<{_LAYOUT}")
 _BATCH = 128  # spans written at once
+_SPANS = struct.Struct(f"<{_LAYOUT * _BATCH}")
 _DELAY = 1.0  # seconds after which a span is written at the latest, when the next one comes
 _MOST = 1 << 18  # spans kept of a process: 8 MB
 _MOST_NAMES = 1 << 12
@@ -39,8 +43,8 @@ class Recorder:
         self._everything = everything
         self._path = Path(directory) / str(process)
         self._lock = threading.Lock()
-        self._batch = bytearray()
-        self._written_at = 0.0
+        self._batch: list[Any] = []  # the fields of spans, one after the other
+        self._due = 0.0  # when the batch is written at the latest
         self._count = 0  # spans written
         self._fd = -1
         self._names_fd = -1
@@ -61,13 +65,14 @@ class Recorder:
 
     def add(self, began: float, seconds: float, name: str, kind: Kind, task: bytes) -> None:
         """Note a span of at least `least` seconds."""
-        with self._lock:
-            number = self._names.get(name)
-            if number is None:
+        number = self._names.get(name)
+        if number is None:
+            with self._lock:
                 number = self._new_name(name)
-            self._batch += _SPAN.pack(began, seconds, task, number, kind)
-            if len(self._batch) >= _BATCH * _SPAN.size or began + seconds - self._written_at > _DELAY:
-                self._write()
+        batch = self._batch
+        batch += (began, seconds, task, number, kind)  # at once, whatever other threads do
+        if len(batch) >= _BATCH * _FIELDS or began > self._due:
+            self.flush()
 
     def flush(self) -> None:
         """Everything noted so far is in the file."""
@@ -109,20 +114,23 @@ class Recorder:
             self._note({"name": name})
 
     def _write(self) -> None:
-        self._written_at = time.perf_counter()
-        if not self._batch or self.least > NOTABLE:
-            return
-        try:
-            if self._fd < 0:
-                self._open()
+        self._due = time.perf_counter() + _DELAY
+        while self._batch:
+            fields = self._batch[: _BATCH * _FIELDS]
+            del self._batch[: len(fields)]
+            count = len(fields) // _FIELDS
+            data = (_SPANS if count == _BATCH else struct.Struct(f"<{_LAYOUT * count}")).pack(*fields)
             at = self._count % _MOST
             room = (_MOST - at) * _SPAN.size
-            os.pwrite(self._fd, self._batch[:room], at * _SPAN.size)
-            os.pwrite(self._fd, self._batch[room:], 0)
-        except OSError as why:
-            self._give_up(why)
-        self._count += len(self._batch) // _SPAN.size
-        self._batch.clear()
+            self._count += count
+            if self.least <= NOTABLE:
+                try:
+                    if self._fd < 0:
+                        self._open()
+                    os.pwrite(self._fd, data[:room], at * _SPAN.size)
+                    os.pwrite(self._fd, data[room:], 0)
+                except OSError as why:
+                    self._give_up(why)
 
     def _give_up(self, why: OSError) -> None:
         if self.least <= NOTABLE:
