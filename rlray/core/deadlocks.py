@@ -15,7 +15,9 @@ from rlray.core.state import Report, View
 _TASK_BYTES = 10  # of an object's id name the task that makes it
 
 
-class _Graph:
+class Deadlocks:
+    """The calls of a run that wait for each other, made from a report of "tasks"."""
+
     def __init__(self, report: Report) -> None:
         self._view = View(report)
         self._tasks: dict[bytes, Mapping[str, Any]] = {}
@@ -31,7 +33,7 @@ class _Graph:
             if part.get("serial") and len(running) == 1:
                 self._serial[process] = running[0][0]
 
-    def needs(self, task: bytes) -> Iterator[bytes]:
+    def _needs(self, task: bytes) -> Iterator[bytes]:
         """The calls whose end ``task`` waits for."""
         if task in self._where:
             wait = self._waits.get(task)
@@ -46,7 +48,12 @@ class _Graph:
         if home in self._serial:
             yield self._serial[home]
 
-    def describe(self, task: bytes) -> str:
+    def of(self, task: bytes) -> str | None:
+        """In words, the circle of calls that ``task`` waits in, if there is one."""
+        circle = self._circle(task)
+        return None if circle is None else " waits for ".join(map(self._describe, [*circle, circle[0]]))
+
+    def _describe(self, task: bytes) -> str:
         """A call, for people."""
         if task in self._where:
             process = self._where[task]
@@ -54,10 +61,10 @@ class _Graph:
             return f"{name} (running in {self._view.label(process)}, pid {self._view.pid(process)})"
         return f"{self._tasks[task]['name']} (not begun)"
 
-    def circle(self, start: bytes) -> list[bytes] | None:
+    def _circle(self, start: bytes) -> list[bytes] | None:
         """Calls that wait for each other in a circle through ``start``."""
         path, seen = [start], {start}
-        stack = [self.needs(start)]
+        stack = [self._needs(start)]
         while stack:
             following = next(stack[-1], None)
             if following is None:
@@ -68,14 +75,5 @@ class _Graph:
             elif following not in seen:
                 seen.add(following)
                 path.append(following)
-                stack.append(self.needs(following))
+                stack.append(self._needs(following))
         return None
-
-
-def deadlock(report: Report, task: bytes) -> str | None:
-    """In words, the circle of calls that ``task`` waits in, if there is one. ``report`` is one of "tasks"."""
-    graph = _Graph(report)
-    circle = graph.circle(task)
-    if circle is None:
-        return None
-    return " waits for ".join(graph.describe(one) for one in [*circle, circle[0]])

@@ -21,9 +21,6 @@ _LOOK = 5.0  # seconds after which a waiting `get` looks whether it could wait f
 _SLOW = 40.0  # from here on it says each time what it waits for
 
 
-_MOST_TASKS = 10_000  # of each process that are looked at
-
-
 class Awaiting:
     """Waits on behalf of a client, and says what it waits for."""
 
@@ -119,11 +116,8 @@ class Awaiting:
         task = client.hooks.running_id() if client.hooks is not None else None
         if task is None:
             return
-        from rlray.core.deadlocks import deadlock
-
         with client.reports.still_waiting(refs, task):  # others of the circle may look at the same time
-            report = client.inspect("tasks", limit=_MOST_TASKS)
-        circle = deadlock(report, task)
+            circle = client.ask("deadlock", task)
         if circle is not None:
             raise exc.DeadlockError(
                 f"get would wait for ever: {circle}. Let one of these pass on a reference instead of waiting for its "

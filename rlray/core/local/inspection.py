@@ -17,7 +17,8 @@ _STACK_BYTES = 20_000
 @dataclass(slots=True)
 class _Inquiry:
     kind: str
-    reply: Callable[[dict[str, Any]], None]
+    options: Mapping[str, Any]
+    replies: list[Callable[[dict[str, Any]], None]]
     waiting_for: set[int]
     answers: dict[int, Any] = field(default_factory=dict)
 
@@ -39,11 +40,18 @@ class Inspections:
         self._tickets = 0
 
     def ask(self, kind: str, options: Mapping[str, Any], reply: Callable[[dict[str, Any]], None]) -> None:
-        """Ask everybody; ``reply`` gets ``{"node": ..., "processes": {process: report}, "silent": [process]}``."""
+        """Ask everybody; ``reply`` gets ``{"node": ..., "processes": {process: report}, "silent": [process]}``.
+
+        Those who ask the same at about the same time get the same answer: many may begin to wonder at once.
+        """
+        for inquiry in self._under_way.values():
+            if inquiry.kind == kind and inquiry.options == options:
+                inquiry.replies.append(reply)
+                return
         self._tickets += 1
         ticket = self._tickets
         asked = set(self._clients())
-        self._under_way[ticket] = _Inquiry(kind, reply, set(asked))
+        self._under_way[ticket] = _Inquiry(kind, options, [reply], set(asked))
         for client in asked:
             self._send(client, ("report", ticket, kind, options))
         self._later(_PATIENCE, lambda: self._out_of_time(ticket))
@@ -87,7 +95,9 @@ class Inspections:
     def _finish(self, ticket: int, inquiry: _Inquiry) -> None:
         if self._under_way.pop(ticket, None) is not None:
             silent = sorted(inquiry.waiting_for)
-            inquiry.reply({"node": self._own(), "processes": inquiry.answers, "silent": silent})
+            report = {"node": self._own(), "processes": inquiry.answers, "silent": silent}
+            for reply in inquiry.replies:
+                reply(report)
 
 
 def _read(path: str) -> str:

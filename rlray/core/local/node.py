@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from rlray.core.deadlocks import Deadlocks
 from rlray.core.exceptions import ActorDiedError
 from rlray.core.local import instructions as do
 from rlray.core.local import scheduler as plan
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 _TICK = 0.1  # seconds between looks at the log files
 _TRIM_AFTER = 2.0  # seconds without an allocation after which free pages go back to the kernel
+_MOST_TASKS = 10_000  # of each process that are looked at when somebody may wait for ever
 _PRESTARTED = 8  # workers at most that are forked before anybody asks
 _ZYGOTE = -1
 
@@ -59,6 +61,7 @@ class Node:
         self._inspections = Inspections(
             lambda: list(self._clients), self._send, self._loop.call_later, self._standing, self._ask_for_stack
         )
+        self._deadlocks: tuple[dict[str, Any], Deadlocks] | None = None  # a report that several ask about
         self._recording = 0  # how many visitors want every call noted
         self._catching_up = False
         self._stop = False
@@ -75,6 +78,7 @@ class Node:
         self._loop.send(self._zygote, ("stop",))
 
     def _tick(self) -> None:
+        self._deadlocks = None  # whoever asks later wants a new report
         self._logs.poll()
         self._do(self._scheduler.reclaim())
         if time.monotonic() - self._last_alloc > _TRIM_AFTER:
@@ -218,6 +222,16 @@ class Node:
 
     def _on_inspect(self, client: int, ticket: int, kind: str, options: Mapping[str, Any]) -> None:
         self._inspections.ask(kind, options, lambda answer: self._send(client, ("reply", ticket, answer)))
+
+    def _on_deadlock(self, client: int, ticket: int, task: bytes) -> None:
+        """Does a call wait for itself, by way of others? The answer is the circle in words, or None."""
+
+        def answer(report: dict[str, Any]) -> None:
+            if self._deadlocks is None or self._deadlocks[0] is not report:
+                self._deadlocks = report, Deadlocks(report)
+            self._send(client, ("reply", ticket, self._deadlocks[1].of(task)))
+
+        self._inspections.ask("tasks", {"limit": _MOST_TASKS}, answer)
 
     def _on_reported(self, client: int, ticket: int, report: Any) -> None:
         self._inspections.reported(client, ticket, report)
