@@ -1,4 +1,4 @@
-"""docs/core.md names tests that exist, and explains every name of Ray that is missing."""
+"""Promises of the documentation name tests that exist, and docs/core.md explains every name of Ray that is missing."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import rlray
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "core.md"
+PROMISES = (PAGE, ROOT / "docs" / "guarantees.md")
 NODE = re.compile(r"`(tests/[\w/]+\.py(?:::\w+)*)`")
 
 RAY = {
@@ -55,7 +56,7 @@ CONTEXT = {
 
 def rows() -> list[list[str]]:
     """The cells of every table row that has a test in its last cell."""
-    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    lines = [line for page in PROMISES for line in page.read_text(encoding="utf-8").splitlines()]
     tables = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
     return [cells for cells in tables if NODE.search(cells[-1])]
 
