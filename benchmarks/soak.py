@@ -1,9 +1,11 @@
 """Long runs that try to lose, leak or hang something: each case in a process of its own, with counts of what it did.
 
-python benchmarks/soak.py chaos memory …    runs cases and writes docs/results/reliability.json and .md; what other cases
-found earlier stays there. A module ``soak_*.py`` beside this file has ``CASES``, a dict of names to functions: ``function(scale)``
-does ``scale`` times the full amount of work and returns counts by name ({"tasks": 1_000_000, "lost": 0}); its docstring's first line is
-what the page says of it. A count whose name starts with a word of `ZERO` must be 0.
+``python benchmarks/soak.py chaos memory …`` runs cases and writes docs/results/reliability.json and .md; what other
+cases found earlier stays there.
+
+A module ``soak_*.py`` beside this file has ``CASES``, a dict of names to functions. ``function(scale)`` does ``scale``
+times the full amount of work and returns counts by name ({"tasks": 1_000_000, "lost": 0}); its docstring's first line
+is what the page says of it. A count whose name starts with a word of `ZERO` must be 0.
 """
 
 from __future__ import annotations
@@ -83,8 +85,8 @@ def page(data: dict[str, Any]) -> str:
     """A section per case: what it does, when and where it ran, its counts."""
     text = (
         "# Reliability: long runs\n"
-        "What `benchmarks/soak.py` did to the runtime, and what came of it. A count that must be 0 is in bold if it is not. "
-        "The short versions run with the tests (`tests/reliability/`).\n\n"
+        "What `benchmarks/soak.py` did to the runtime, and what came of it. A count that must be 0 is in bold if it is "
+        "not. The short versions run with the tests (`tests/reliability/`).\n\n"
     )
     for name, entry in data["cases"].items():
         text += f"## {name}\n{entry['what']}\n\n`{entry['command']}`\n\n"
