@@ -429,14 +429,23 @@ class Client(Engine):
         """Send to a process of the run; a dead one's messages are dropped, its end is told by the node."""
         connection = self._peers.get(process)
         if connection is None or connection.closed:
+            connection = self._connect(process)
+        if connection is not None:
+            self.loop.send(connection, message)
+
+    def _connect(self, process: int) -> Connection | None:
+        """A connection to a process of the run; None if it is dead."""
+        with self.loop.lock:
+            connection = self._peers.get(process)
+            if connection is not None and not connection.closed:  # another thread was faster
+                return connection
             try:
                 connection = self.loop.connect(self.settings.socket_path(process), self.process, process)
-            except OSError:
-                with self.loop.lock:
-                    self.references.peer_gone(process)
-                return
+            except (ConnectionError, FileNotFoundError):
+                self.references.peer_gone(process)
+                return None
             self._peers[process] = connection
-        self.loop.send(connection, message)
+            return connection
 
     def tell_node(self, message: Message) -> None:
         """Send to the node."""
