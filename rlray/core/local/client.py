@@ -540,8 +540,11 @@ class Client(Engine):
         self.loop.drain(process)  # what it had finished before it died is not lost
         self._peers.pop(process, None)
         self.submitter.worker_gone(process, reason)
+        self.sent.pop(process, None)
         self.references.peer_gone(process)
         self.values.peer_gone(process)
+        if self.hooks is not None:
+            self.hooks.on_message(NODE, ("gone", process))
         self.loop.changed()
 
     def _lost(self, connection: Connection) -> None:
