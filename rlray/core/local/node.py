@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from collections.abc import Iterable, Mapping
@@ -237,6 +238,8 @@ class Node:
         self._loop.drain(worker)  # what it had written before it died still counts
         self._clients.pop(worker, None)
         self._pids.pop(worker, None)
+        with suppress(FileNotFoundError):
+            os.unlink(self._settings.socket_path(worker))
         last = self._logs.remove(worker)
         reason = f"worker process {pid} {how}"
         if last:
@@ -245,7 +248,7 @@ class Node:
         if actor is not None:
             reason = f"actor {actor.spec['class_name']} is dead: its {reason}"
         cause = dumps_error(ActorDiedError(reason))
-        self._do(self._scheduler.died(worker, cause))
+        self._do(self._scheduler.died(worker, cause, reason))
         self._do(self._scheduler.client_gone(worker, cause))
         for client in list(self._clients):
             self._send(client, ("gone", worker, reason))
