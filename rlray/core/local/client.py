@@ -404,10 +404,13 @@ class Client(Engine):
             task.sink.failed(error)
 
     def _fail_all(self, why: BaseException) -> None:
-        """No task will be answered any more."""
+        """No task will be answered any more, and no value will come."""
         error: Payload = ("error", dumps_error(why))
         for task in list(self._all_tasks()):
             self.finish(task, error)
+        for entry in list(self.references.entries.values()):
+            if entry.payload is None and entry.released is None:  # those that stand for a life have no value
+                self.references.resolve(entry, error)
 
     def hold(self) -> None:
         """Calls wait for company: see to it that they leave before anybody waits, or soon."""
@@ -548,11 +551,8 @@ class Client(Engine):
         self.loop.changed()
 
     def _lost(self, connection: Connection) -> None:
-        if connection.peer == NODE and self._broken is None:
-            self._broken = exc.RayChannelError("the node process of the runtime died; call shutdown() and init() again")
-            self._fail_all(self._broken)
-            if self.hooks is not None:
-                self.hooks.on_message(NODE, ("node_lost",))
+        if connection.peer == NODE and self.hooks is not None:
+            self.hooks.on_message(NODE, ("node_lost",))
 
     # -- reference counts --------------------------------------------------------------------------------------------
 

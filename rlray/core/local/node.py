@@ -18,7 +18,7 @@ from rlray.core.local.loop import Loop
 from rlray.core.local.memory import Memory
 from rlray.core.local.records import Actor, Group
 from rlray.core.local.references import owner_of
-from rlray.core.local.settings import DRIVER, FIRST_WORKER, NODE, RunSettings
+from rlray.core.local.settings import DRIVER, FIRST_WORKER, NODE, ZYGOTE, RunSettings
 from rlray.core.local.store import Arena
 from rlray.core.local.wire import Connection, Message
 from rlray.core.resources import UNIT, Request, Shape, amounts
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 _TICK = 0.1  # seconds between looks at the log files
 _TRIM_AFTER = 2.0  # seconds without an allocation after which free pages go back to the kernel
 _PRESTARTED = 8  # workers at most that are forked before anybody asks
-_ZYGOTE = -1
 
 
 class Node:
@@ -55,7 +54,7 @@ class Node:
         self._catching_up = False
         self._stop = False
         self._loop.listen(settings.socket_path(NODE))
-        self._zygote = self._loop.adopt(zygote, _ZYGOTE)
+        self._zygote = self._loop.adopt(zygote, ZYGOTE)
         self._clients: dict[int, Connection] = {DRIVER: self._loop.adopt(driver, DRIVER)}
 
     def run(self) -> None:
@@ -64,6 +63,7 @@ class Node:
             self._loop.poll(_TICK)
             self._tick()
         self._logs.close()
+        self._send(DRIVER, ("stopped",))
         self._loop.send(self._zygote, ("stop",))
 
     def _tick(self) -> None:
@@ -255,7 +255,7 @@ class Node:
         self._memory.died(worker)
 
     def _lost(self, connection: Connection) -> None:
-        if connection.peer in (DRIVER, _ZYGOTE):
+        if connection.peer in (DRIVER, ZYGOTE):
             self._stop = True
         elif connection.peer is not None and self._clients.get(connection.peer) is connection:
             self._do([do.KillWorker(connection.peer)])  # a worker without us is of no use; its exit is told later

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from rlray.core.resources import Shape
 
-NODE, DRIVER, FIRST_WORKER = 0, 1, 2  # process numbers
+ZYGOTE, NODE, DRIVER, FIRST_WORKER = -1, 0, 1, 2  # process numbers
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,14 @@ class RunSettings:
     log_to_driver: bool
     threads_set: bool  # the user has set OMP_NUM_THREADS: leave it alone
     environment: str  # that the driver's tasks and actors get
+
+    def make_directories(self) -> None:
+        """Make the run's directory, which only this user may enter, and that of the logs: whoever comes first.
+
+        The driver does so once the zygote knows of them: when the driver is killed, somebody removes them.
+        """
+        os.makedirs(self.directory, mode=0o700, exist_ok=True)
+        os.makedirs(self.log_directory, exist_ok=True)
 
     def socket_path(self, process: int) -> str:
         """Where a process of the run listens."""
