@@ -65,7 +65,7 @@ class Child:
 
     def __exit__(self, *_: object) -> None:
         deadline = time.monotonic() + 5
-        while (left := self._left()) and time.monotonic() < deadline:
+        while (left := self.left()) and time.monotonic() < deadline:
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -87,7 +87,7 @@ class Child:
             return False
         return True
 
-    def _left(self) -> set[int]:
+    def left(self) -> set[int]:
         """The process, while it runs, and all that inherited its mark, wherever they hang in the tree."""
         found = {self.process.pid} if self.process.poll() is None else set()
         for entry in Path("/proc").glob("[0-9]*/environ"):

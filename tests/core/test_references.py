@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rlray.core.local.references import Payload, References
+from rlray.core.local.references import Numbers, Payload, References
 from rlray.core.local.wire import Message
 from rlray.core.refs import ObjectRef
 
@@ -90,6 +90,18 @@ class World:
         assert not freed & owned_by_living, "freed although somebody holds it"
         if expect_all is not None:
             assert freed >= expect_all - owned_by_living, "kept although nobody holds it"
+
+
+def test_the_numbers_of_the_dead_take_a_bit_each() -> None:
+    rng = random.Random(0)
+    dead, expected = Numbers(), set[int]()
+    for _ in range(2_000):
+        number = rng.choice([rng.randrange(100), rng.randrange(20_000)])
+        assert (number in dead) == (number in expected)
+        dead.add(number)
+        expected.add(number)
+    assert all((number in dead) == (number in expected) for number in range(30_000))
+    assert len(dead._bits) <= 20_000 / 8
 
 
 def test_what_a_process_sends_to_itself_is_freed_as_well() -> None:

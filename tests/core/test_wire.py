@@ -7,6 +7,7 @@ import pickle
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,57 @@ def test_threads_that_wait_are_all_served(tmp_path: Path) -> None:
     assert not loop.run_until(lambda: False, timeout=0.05)
     caller.close()
     loop.close()
+
+
+def test_what_a_process_said_before_it_died_counts_even_if_its_call_was_not_answered(tmp_path: Path) -> None:
+    """The kernel keeps a connection that nobody has accepted yet, with all that was written to it."""
+    heard: list[tuple[int | None, Message]] = []
+    loop = Loop(SECRET, lambda connection, message: heard.append((connection.peer, message)), lambda connection: None)
+    loop.listen(str(tmp_path / "sock"))
+    callers = []
+    for number in (7, 8):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(tmp_path / "sock"))
+        sock.sendall(hello(SECRET, number) + encode(("said", number)))
+        callers.append(sock)
+    callers[0].close()
+    with loop.lock:
+        loop.drain(7)
+    assert (7, ("said", 7)) in heard
+    loop.close()
+    callers[1].close()
+
+
+def test_a_message_queued_while_the_poller_empties_the_queue_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the moment when the poller has written all and is about to wait for the socket no more, a thread sends."""
+    loop = Loop(SECRET, lambda connection, message: None, lambda connection: None)
+    ours, theirs = socket.socketpair()
+    connection = loop.adopt(ours, 7)
+    large = ("large", bytes(4_000_000))
+    flush = connection.flush
+    threads: list[threading.Thread] = []
+
+    def flush_and_be_disturbed() -> bool:
+        whole = flush()
+        if whole and not threads:
+            thread = threading.Thread(target=loop.send, args=(connection, large))
+            threads.append(thread)
+            thread.start()
+            thread.join(0.3)  # it sends, or waits for the poller
+        return whole
+
+    monkeypatch.setattr(connection, "flush", flush_and_be_disturbed)
+    loop.send(connection, large)
+    size, got = 2 * len(encode(large)), 0
+    theirs.setblocking(False)
+    for _ in range(10_000):
+        loop.poll(0.01)
+        with suppress(BlockingIOError):
+            while chunk := len(theirs.recv(1 << 20)):
+                got += chunk
+        if got == size:
+            break
+    assert got == size, "the second message never left"
+    threads[0].join()
+    loop.close()
+    theirs.close()

@@ -437,10 +437,13 @@ class Client(Engine):
             task.sink.failed(error)
 
     def _fail_all(self, why: BaseException) -> None:
-        """No task will be answered any more."""
+        """No task will be answered any more, and no value will come."""
         error: Payload = ("error", dumps_error(why))
         for task in list(self.all_tasks()):
             self.finish(task, error)
+        for entry in list(self.references.entries.values()):
+            if entry.payload is None and entry.released is None:  # those that stand for a life have no value
+                self.references.resolve(entry, error)
 
     def hold(self) -> None:
         """Calls wait for company: see to it that they leave before anybody waits, or soon."""
@@ -462,14 +465,23 @@ class Client(Engine):
         """Send to a process of the run; a dead one's messages are dropped, its end is told by the node."""
         connection = self._peers.get(process)
         if connection is None or connection.closed:
+            connection = self._connect(process)
+        if connection is not None:
+            self.loop.send(connection, message)
+
+    def _connect(self, process: int) -> Connection | None:
+        """A connection to a process of the run; None if it is dead."""
+        with self.loop.lock:
+            connection = self._peers.get(process)
+            if connection is not None and not connection.closed:  # another thread was faster
+                return connection
             try:
                 connection = self.loop.connect(self.settings.socket_path(process), self.process, process)
-            except OSError:
-                with self.loop.lock:
-                    self.references.peer_gone(process)
-                return
+            except (ConnectionError, FileNotFoundError):
+                self.references.peer_gone(process)
+                return None
             self._peers[process] = connection
-        self.loop.send(connection, message)
+            return connection
 
     def tell_node(self, message: Message) -> None:
         """Send to the node."""
@@ -575,16 +587,16 @@ class Client(Engine):
         self.loop.drain(process)  # what it had finished before it died is not lost
         self._peers.pop(process, None)
         self.submitter.worker_gone(process, reason)
+        self.sent.pop(process, None)
         self.references.peer_gone(process)
         self.values.peer_gone(process)
+        if self.hooks is not None:
+            self.hooks.on_message(NODE, ("gone", process))
         self.loop.changed()
 
     def _lost(self, connection: Connection) -> None:
-        if connection.peer == NODE and self._broken is None:
-            self._broken = exc.RayChannelError("the node process of the runtime died; call shutdown() and init() again")
-            self._fail_all(self._broken)
-            if self.hooks is not None:
-                self.hooks.on_message(NODE, ("node_lost",))
+        if connection.peer == NODE and self.hooks is not None:
+            self.hooks.on_message(NODE, ("node_lost",))
 
     # -- reference counts --------------------------------------------------------------------------------------------
 

@@ -265,6 +265,8 @@ class Coroutines(Concurrency):
                 while executor.is_ahead(job, index):
                     await reader.wait()
                     reader.clear()
+                if executor.is_unread(job):
+                    break
                 index += 1
 
     def _answer(self, job: Job, answer: Answer) -> None:

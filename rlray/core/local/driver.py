@@ -9,16 +9,18 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from rlray.core.exceptions import RaySystemError
+from rlray.core.exceptions import RayChannelError, RaySystemError
 from rlray.core.hints import DriverHints
 from rlray.core.local.client import Client
+from rlray.core.local.endings import end_session, how_it_ended
 from rlray.core.local.logs import LogPrinter
-from rlray.core.local.settings import DRIVER, NODE, RunSettings
+from rlray.core.local.settings import DRIVER, NODE, ZYGOTE, RunSettings
 from rlray.core.local.spawn import Spawned
 from rlray.core.local.wire import Connection
 
 _START_TIMEOUT = 60.0  # seconds
 _STOP_TIMEOUT = 5.0
+_WORD_TIMEOUT = 0.5  # for the zygote to say how the node has ended
 
 
 class Driver(Client):
@@ -28,9 +30,12 @@ class Driver(Client):
         self._printer: LogPrinter | None = None
         self._hints: DriverHints | None = None
         self._node_lives = True
+        self._stopped = False  # the node has ended as it should
+        self._down = False
         self._owner_pid = os.getpid()
         self._spawned, self._zygote = spawned, spawned.process
         super().__init__(settings, DRIVER, spawned.node)
+        self.loop.adopt(spawned.lifeline, ZYGOTE)
         try:
             self.loop.run_until(lambda: self.welcome or self._broken is not None, timeout=_START_TIMEOUT)
             if not self.welcome:
@@ -47,34 +52,71 @@ class Driver(Client):
         for name in ("zygote.log", "node.log"):
             with suppress(OSError):
                 text += (Path(self.settings.log_directory) / name).read_text(errors="replace")[-2000:]
-        return text.strip()
+        return text.strip() or str(self._broken or "")
 
     def _on_lines(self, node: int, key: bytes) -> None:
         """A worker has printed something."""
         self._printer = LogPrinter(f"ipc://{self.settings.directory}/logs.sock", key)
 
+    # -- the end, wanted or not --------------------------------------------------------------------------------------
+
     def shutdown(self) -> None:
-        if self._zygote.returncode is not None or os.getpid() != self._owner_pid:  # done, or a forked copy
+        if self._down or os.getpid() != self._owner_pid:  # done, or a forked copy
             return
-        if self._broken is None:
-            self._broken = RuntimeError("rlray was shut down")
-            self.tell_node(("stop",))
-            self.loop.run_until(lambda: not self._node_lives or self._printer is not None, _STOP_TIMEOUT)
+        self._down = True
+        try:
+            if self._broken is None:
+                self._broken = RuntimeError("rlray was shut down")
+                self.tell_node(("stop",))
+                self.loop.run_until(lambda: not self._node_lives, _STOP_TIMEOUT)
             if self._printer is not None:
-                self._printer.close(_STOP_TIMEOUT)
-        super().shutdown()
-        if self._hints is not None:
-            self._hints.remove()
-        self._spawned.close()  # the zygote's sign to end everything, if the node has not told it yet
+                self._printer.close(_STOP_TIMEOUT if self._stopped else 0.0)  # else there is no last line to wait for
+            super().shutdown()
+            if self._hints is not None:
+                self._hints.remove()
+        finally:
+            self._spawned.close()  # the zygote's sign to end everything, if the node has not told it yet
         try:
             self._zygote.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._zygote.send_signal(signal.SIGKILL)  # its children follow
             self._zygote.wait()
+            end_session(self._zygote.pid)
+        self._remove_directories()
+
+    def _remove_directories(self) -> None:
         for directory in (self.settings.directory, self.settings.spill_directory):
             shutil.rmtree(directory, ignore_errors=True)
+
+    def _on_stopped(self, node: int) -> None:
+        self._stopped = True
+
+    def _on_node_ended(self, zygote: int, pid: int, how: str, words: str) -> None:
+        """The node is gone although nobody asked for that; the zygote ends everything else."""
+        self._break(f"the scheduler of the runtime, process {pid}, {how}" + (f" (its log: {words})" if words else ""))
+
+    def _zygote_died(self) -> None:
+        """The process that ends all others when the time comes is gone: what is left is this one's to end."""
+        with suppress(subprocess.TimeoutExpired):
+            self._zygote.wait(_WORD_TIMEOUT)
+        self._break(
+            f"the first process of the runtime, {self._zygote.pid}, {how_it_ended(self._zygote.returncode)}, "
+            "and all others with it"
+        )
+        end_session(self._zygote.pid)
+        self._remove_directories()
+
+    def _break(self, what: str) -> None:
+        if self._broken is None:
+            self._broken = RayChannelError(
+                f"{what}. Its tasks, actors and values are lost; call shutdown(), then init() to start anew"
+            )
+            self._fail_all(self._broken)
+            self.loop.changed()
 
     def _lost(self, connection: Connection) -> None:
         if connection.peer == NODE:
             self._node_lives = False
-        super()._lost(connection)
+            self.loop.call_later(_WORD_TIMEOUT, lambda: self._break("the scheduler of the runtime has ended"))
+        elif connection.peer == ZYGOTE and self._broken is None:
+            self._zygote_died()

@@ -24,7 +24,7 @@ from rlray.core.local.client import Client
 from rlray.core.local.environments import set_up
 from rlray.core.local.interrupts import Interrupts
 from rlray.core.local.jobs import Answer, Answers, Job, receive
-from rlray.core.local.references import Payload
+from rlray.core.local.references import Payload, owner_of
 from rlray.core.local.wire import Message
 from rlray.core.refs import ObjectRef
 from rlray.core.resources import Request, amounts
@@ -131,8 +131,16 @@ class Executor:
                         self._actor.concurrency.consumed(task_id)
             case ("end",):
                 self._end_when_unneeded()
+            case ("gone", process):
+                self._forget_reader(process)
             case ("node_lost",):
                 os._exit(1)
+
+    def _forget_reader(self, process: int) -> None:
+        """A process died: generators of actors that wait for it to read on end."""
+        if self._actor is not None and self._actor.concurrency is not None:
+            for task_id in [one for one in self._consumed if owner_of(one) == process]:
+                self._actor.concurrency.consumed(task_id)
 
     def _set_up(self, environment: str) -> None:
         """Take on a runtime environment: this worker has not run anything yet."""
@@ -211,6 +219,8 @@ class Executor:
         except IndexError:
             return True
         if not isinstance(following, Job):
+            return True
+        if following.spec.once:  # if it kills this process, it must be seen to be the one that ran
             return True
         mean = self.answers.mean(following.spec.target)
         return mean is None or mean > _SHORT
@@ -431,6 +441,8 @@ class Executor:
             if self.is_ahead(job, index):
                 self._client.loop.run_until(partial(self._may_go_on, job, index))
             self.check_interrupt()
+            if self.is_unread(job):
+                break
 
     @contextmanager
     def stream(self, job: Job, values: Any, kind: type) -> Iterator[None]:
@@ -451,7 +463,11 @@ class Executor:
     def is_ahead(self, job: Job, index: int) -> bool:
         """Whether a generator that has yielded value ``index`` is as far ahead of its reader as it may be."""
         limit = job.spec.backpressure
-        return limit > 0 and index + 1 - self._consumed[job.id] >= limit
+        return limit > 0 and index + 1 - self._consumed[job.id] >= limit and not self.is_unread(job)
+
+    def is_unread(self, job: Job) -> bool:
+        """Whether the process that asked for a generator is dead: it is closed then, nobody will see what it yields."""
+        return self._client.references.is_gone(job.caller)
 
     def _may_go_on(self, job: Job, index: int) -> bool:
         return not self.is_ahead(job, index) or self.interrupted()

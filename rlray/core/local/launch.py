@@ -45,9 +45,11 @@ def start(
     environment = canonical(runtime_env)
     capacity = (object_store_memory or default_capacity()) // PAGE * PAGE
     total, gpus = node_resources(num_cpus, num_gpus, memory, resources, other_memory=capacity)
-    directory = tempfile.mkdtemp(prefix="rlray-", dir=_short_temp())
-    logs = Path(log_dir) if log_dir is not None else Path(directory) / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
+    directory = os.path.join(_short_temp(), f"rlray-{secrets.token_hex(8)}")
+    logs = Path(directory) / "logs"
+    if log_dir is not None:
+        logs = Path(log_dir)
+        logs.mkdir(parents=True, exist_ok=True)
     job_id = secrets.token_hex(4)
     settings = RunSettings(
         secret=secrets.token_bytes(32),
@@ -70,10 +72,11 @@ def start(
         timeline=timeline,
     )
     try:
-        announce(settings)
         set_capacity(spawned.store_fd, capacity)
         with suppress(BrokenPipeError):  # it died at once: the wait for its welcome reports it
             spawned.lifeline.sendall(pickle.dumps(settings))
+        settings.make_directories()
+        announce(settings)
         return Driver(settings, spawned)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
@@ -102,6 +105,7 @@ def _check(
             raise ModuleNotFoundError(f"preload of init() names {module!r}, which is not installed")
 
 
-def _short_temp() -> str | None:
-    """A place for sockets, whose paths may have about 100 bytes; None for the default one."""
-    return "/tmp" if len(tempfile.gettempdir()) > 60 else None
+def _short_temp() -> str:
+    """A place for sockets, whose paths may have about 100 bytes."""
+    usual = tempfile.gettempdir()
+    return "/tmp" if len(usual) > 60 else usual

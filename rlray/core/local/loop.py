@@ -79,7 +79,10 @@ class Loop:
         self._selector.register(sock, selectors.EVENT_READ, "listen")
 
     def connect(self, path: str, caller: int, peer: int) -> Connection:
-        """Call a process of the run. Raises OSError if nobody answers there."""
+        """Call a process of the run. Raises ConnectionError or FileNotFoundError if nobody answers there.
+
+        Call with `lock` held.
+        """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.connect(path)
@@ -90,7 +93,10 @@ class Loop:
         return self.adopt(sock, peer)
 
     def adopt(self, sock: socket.socket, peer: int | None) -> Connection:
-        """Read a connected socket from now on; with ``peer`` given, the other end counts as proven."""
+        """Read a connected socket from now on; with ``peer`` given, the other end counts as proven.
+
+        Call with `lock` held, once somebody polls.
+        """
         connection = Connection(sock, peer, self._secret)
         self._selector.register(sock, selectors.EVENT_READ, connection)
         return connection
@@ -105,8 +111,9 @@ class Loop:
             self._want_write(connection)
 
     def _want_write(self, connection: Connection) -> None:
-        with suppress(KeyError, ValueError):  # closed meanwhile
-            self._selector.modify(connection.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, connection)
+        with self.lock:  # the poller may be about to watch it no longer, or to close it
+            if not connection.closed:
+                self._selector.modify(connection.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, connection)
 
     # -- waiting -------------------------------------------------------------------------------------------------
 
@@ -199,9 +206,8 @@ class Loop:
                 heapq.heappop(self._timers)[2]()
             for key, mask in events:
                 if isinstance(key.data, Connection):
-                    if mask & selectors.EVENT_WRITE and key.data.flush():
-                        with suppress(KeyError, ValueError):
-                            self._selector.modify(key.data.sock, selectors.EVENT_READ, key.data)
+                    if mask & selectors.EVENT_WRITE and not key.data.closed and key.data.flush():
+                        self._selector.modify(key.data.sock, selectors.EVENT_READ, key.data)
                     if mask & selectors.EVENT_READ:
                         self._read(key.data)
                 elif key.data == "wake":
@@ -214,9 +220,16 @@ class Loop:
             self._idle()
 
     def read_now(self, peer: int) -> list[Connection]:
-        """Handle all that has arrived from a process; returns the connections with it. Call with `lock` held."""
+        """Handle all that has arrived from a process; returns the connections with it. Call with `lock` held.
+
+        Also what it had said on a connection that has not been accepted yet.
+        """
+        while self._listener is not None and self._accept():
+            pass
         every = [key.data for key in self._selector.get_map().values() if isinstance(key.data, Connection)]
-        connections = [connection for connection in every if connection.peer == peer]
+        for connection in [one for one in every if one.peer is None]:
+            self._read(connection)  # who is it?
+        connections = [connection for connection in every if connection.peer == peer and not connection.closed]
         for connection in connections:
             while self._read(connection):
                 pass
@@ -228,11 +241,15 @@ class Loop:
             if not connection.closed:  # a child of the dead process still holds the other end open
                 self._forget(connection)
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Accept one caller; False if none waits."""
         assert self._listener is not None
-        with suppress(BlockingIOError, ConnectionError):
+        try:
             sock, _ = self._listener.accept()
-            self.adopt(sock, None)
+        except (BlockingIOError, ConnectionError):
+            return False
+        self.adopt(sock, None)
+        return True
 
     def _read(self, connection: Connection) -> bool:
         """Handle what has arrived; False if nothing had."""

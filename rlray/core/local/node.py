@@ -21,7 +21,7 @@ from rlray.core.local.loop import Loop
 from rlray.core.local.memory import Memory
 from rlray.core.local.records import Actor, Group
 from rlray.core.local.references import owner_of
-from rlray.core.local.settings import DRIVER, FIRST_WORKER, NODE, STUCK_SIGNAL, VISITOR, RunSettings
+from rlray.core.local.settings import DRIVER, FIRST_WORKER, NODE, STUCK_SIGNAL, VISITOR, ZYGOTE, RunSettings
 from rlray.core.local.standing import Standing
 from rlray.core.local.store import Arena
 from rlray.core.local.wire import Connection, Message
@@ -34,7 +34,6 @@ _TICK = 0.1  # seconds between looks at the log files
 _TRIM_AFTER = 2.0  # seconds without an allocation after which free pages go back to the kernel
 _MOST_TASKS = 10_000  # of each process that are looked at when somebody may wait for ever
 _PRESTARTED = 8  # workers at most that are forked before anybody asks
-_ZYGOTE = -1
 
 
 class Node:
@@ -66,7 +65,7 @@ class Node:
         self._catching_up = False
         self._stop = False
         self._loop.listen(settings.socket_path(NODE))
-        self._zygote = self._loop.adopt(zygote, _ZYGOTE)
+        self._zygote = self._loop.adopt(zygote, ZYGOTE)
         self._clients: dict[int, Connection] = {DRIVER: self._loop.adopt(driver, DRIVER)}
 
     def run(self) -> None:
@@ -75,6 +74,7 @@ class Node:
             self._loop.poll(_TICK)
             self._tick()
         self._logs.close()
+        self._send(DRIVER, ("stopped",))
         self._loop.send(self._zygote, ("stop",))
 
     def _tick(self) -> None:
@@ -299,6 +299,9 @@ class Node:
         self._loop.drain(worker)  # what it had written before it died still counts
         self._clients.pop(worker, None)
         self._pids.pop(worker, None)
+        for path in (self._settings.socket_path(worker), self._settings.stack_path(worker)):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
         last = self._logs.remove(worker)
         reason = f"worker process {pid} {how}"
         if last:
@@ -307,7 +310,7 @@ class Node:
         if actor is not None:
             reason = f"actor {actor.spec['class_name']} is dead: its {reason}"
         cause = dumps_error(ActorDiedError(reason))
-        self._do(self._scheduler.died(worker, cause))
+        self._do(self._scheduler.died(worker, cause, reason))
         self._do(self._scheduler.client_gone(worker, cause))
         self._standing.died(worker, pid, reason)
         for client in list(self._clients):
@@ -316,7 +319,7 @@ class Node:
         self._memory.died(worker)
 
     def _lost(self, connection: Connection) -> None:
-        if connection.peer in (DRIVER, _ZYGOTE):
+        if connection.peer in (DRIVER, ZYGOTE):
             self._stop = True
         elif connection.peer is not None and self._clients.get(connection.peer) is connection:
             self._do([do.KillWorker(connection.peer)])  # a worker without us is of no use; its exit is told later

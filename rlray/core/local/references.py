@@ -48,6 +48,24 @@ def stored(home: int, extents: tuple[int, ...], parts: tuple[Part, ...]) -> Payl
     return ("stored", home, extents, parts)
 
 
+class Numbers:
+    """A set of process numbers, a bit each: one that grows with every death must stay small."""
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+
+    def add(self, number: int) -> None:
+        """Put a number in."""
+        at, bit = divmod(number, 8)
+        if at >= len(self._bits):
+            self._bits.extend(bytes(at + 1 - len(self._bits)))
+        self._bits[at] |= 1 << bit
+
+    def __contains__(self, number: int) -> bool:
+        at, bit = divmod(number, 8)
+        return at < len(self._bits) and bool(self._bits[at] >> bit & 1)
+
+
 class Entry:
     """What this process knows of a value."""
 
@@ -129,7 +147,7 @@ class References:
         self._future = future
         self._prefix = me.to_bytes(4, "big")
         self._count = 0
-        self._gone: set[int] = set()
+        self._gone = Numbers()
 
     # -- making ------------------------------------------------------------------------------------------------------
 

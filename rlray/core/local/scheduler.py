@@ -36,7 +36,7 @@ from rlray.core.pools import Gpus, Pool, take_together
 from rlray.core.resources import UNIT, Request, Shape
 from rlray.core.serialization import dumps_error
 
-_MAX_FAILED_STARTS = 5
+_MAX_FAILED_STARTS = 20  # in a row: something is wrong with every one of them, it is not chance
 _REMEMBERED = 1_000  # dead actors, and removed groups, of which one can still be told what became of them
 
 
@@ -131,8 +131,8 @@ class Scheduler:
             out += self._end(actor, dumps_error(error))
         return out
 
-    def died(self, worker: int, cause: bytes) -> list[Instruction]:
-        """A worker's process has ended; ``cause`` is a pickled error that says how."""
+    def died(self, worker: int, cause: bytes, reason: str = "") -> list[Instruction]:
+        """A worker's process has ended; ``cause`` is a pickled error that says how, ``reason`` says it in words."""
         record = self.workers.get(worker)
         if record is None:
             return []
@@ -141,7 +141,7 @@ class Scheduler:
         self._release(record)
         out: list[Instruction] = []
         if record.state in ("starting", "setting up") and lessee is not None and request is not None:
-            out += self._start_failed(lessee, request)
+            out += self._start_failed(lessee, request, reason)
         actor = self._actor_in(record)
         if actor is not None:
             out += self._actor_lost(actor, cause)
@@ -444,12 +444,12 @@ class Scheduler:
         worker.state = "dying"
         return [KillWorker(worker.id)]
 
-    def _start_failed(self, client: int, request: Request) -> list[Instruction]:
+    def _start_failed(self, client: int, request: Request, reason: str) -> list[Instruction]:
         self._failed_starts += 1
         if self._failed_starts >= _MAX_FAILED_STARTS:
             self._failed_starts = 0
             self._demand.pop((client, request), None)
-            error = RaySystemError(f"{_MAX_FAILED_STARTS} worker processes in a row died while starting")
+            error = RaySystemError(f"{_MAX_FAILED_STARTS} workers in a row died while starting; the last one: {reason}")
             return [Refuse(client, request, error)]
         self._demand[client, request] = self._demand.get((client, request), 0) + 1
         return []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import dataclass
 
 from rlray.core.resources import Shape
 
-NODE, DRIVER, FIRST_WORKER = 0, 1, 2  # process numbers
+ZYGOTE, NODE, DRIVER, FIRST_WORKER = -1, 0, 1, 2  # process numbers
 VISITOR = (1 << 32) - 1  # whoever looks in from outside: the command line
 STUCK_SIGNAL: int | None = signal.SIGRTMAX - 4 if hasattr(signal, "SIGRTMAX") else None  # macOS has none
 """At this one a worker writes down what its threads do. No program has a use of its own for it."""
@@ -44,6 +45,14 @@ class RunSettings:
     def spans_directory(self) -> str:
         """Where processes note what calls took."""
         return f"{self.directory}/spans"
+
+    def make_directories(self) -> None:
+        """Make the run's directory, which only this user may enter, and that of the logs: whoever comes first.
+
+        The driver does so once the zygote knows of them: when the driver is killed, somebody removes them.
+        """
+        os.makedirs(self.directory, mode=0o700, exist_ok=True)
+        os.makedirs(self.log_directory, exist_ok=True)
 
     def socket_path(self, process: int) -> str:
         """Where a process of the run listens."""

@@ -50,6 +50,7 @@ class Spawned:
         )
         zygote_end.close()
         node_end.close()
+        self._closed = False
 
     def last_words(self) -> str:
         """What it has printed before it had a log file: nothing, if all went well."""
@@ -57,7 +58,8 @@ class Spawned:
 
     def close(self) -> None:
         """Close what the driver shares with it; it ends then, if it has not. Harmless when closed already."""
-        if self.lifeline.fileno() >= 0:
+        if not self._closed:
+            self._closed = True
             self.lifeline.close()
             os.close(self.store_fd)
             os.close(self._words)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlray.core.local.memory import Memory
+from rlray.core.local.recorder import forget
 from rlray.core.local.records import Actor
 from rlray.core.local.scheduler import Scheduler
 from rlray.core.local.settings import DRIVER, RunSettings
@@ -27,6 +28,8 @@ class Standing:
     def died(self, worker: int, pid: int, reason: str) -> None:
         """A worker process has ended."""
         self._deaths += 1
+        if len(self._dead) == _DEAD_KEPT:
+            forget(self._settings.spans_directory, self._dead[0][0])
         self._dead.append((worker, pid, reason.split("; its last output")[0]))
 
     def __call__(self) -> dict[str, Any]:

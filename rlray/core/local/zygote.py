@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from rlray.core.local.endings import how_it_ended
 from rlray.core.local.loop import Loop
 from rlray.core.local.settings import DRIVER, NODE, STUCK_SIGNAL, RunSettings
 from rlray.core.local.wire import Connection, Message
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 _BASE = ("cloudpickle", "rlray.core.local.worker")  # what every worker needs
 _LATER = ("numpy", "asyncio")  # what many need; those that are forked first may have to import it themselves
 _QUIET = 0.3  # seconds after the start
+_LAST_WORDS = 2_000  # characters
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -45,12 +47,14 @@ class Zygote:
     def __init__(self, settings: RunSettings, driver: socket.socket, node: socket.socket, node_pid: int) -> None:
         self._settings = settings
         self._pids: dict[int, int] = {}  # pid -> process number
-        self._node_pid = node_pid
+        self._node_pid = node_pid  # 0: it has been reaped
+        self._orphans: set[int] = set()  # processes of dead workers that were killed; their own children come next
+        self._importing = False
         self._stop = False
         self._loop = Loop(settings.secret, self._handle, self._lost, self._reap)
         self._driver = self._loop.adopt(driver, DRIVER)
         self._node = self._loop.adopt(node, NODE)
-        signal.signal(signal.SIGCHLD, lambda *_: self._loop.wake())
+        signal.signal(signal.SIGCHLD, self._child_ended)
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
     def run(self) -> None:
@@ -75,13 +79,28 @@ class Zygote:
         gc.freeze()
 
     def _preload(self, modules: Iterable[str]) -> None:
+        self._importing = True
         for name in modules:
             try:
                 importlib.import_module(name)
             except ImportError as why:  # a worker that needs it will say so itself
                 logger.warning("could not preload %r: %s", name, why)
+        self._importing = False
         if threading.active_count() > 1:
             logger.warning("preloading %s started threads; forked workers may not be sound", modules)
+
+    def _child_ended(self, *_: object) -> None:
+        """The signal handler for the end of a child.
+
+        Imports may take many seconds. When the driver dies meanwhile, the node ends, and this process with it.
+        """
+        self._loop.wake()
+        if self._importing and self._node_pid:
+            ended, status = os.waitpid(self._node_pid, os.WNOHANG)
+            if ended:
+                self._node_ended(status)
+                self._end_all()
+                os._exit(1)
 
     def _watch_driver(self) -> float | None:
         """How often to look whether the driver lives: never, if the kernel tells."""
@@ -119,10 +138,15 @@ class Zygote:
                 os.kill(pid, number)
 
     def _lost(self, connection: Connection) -> None:
-        self._stop = True  # without driver or node there is nothing left to do
+        """Without driver or node there is nothing left to do."""
+        if connection is self._node and self._node_pid:
+            os.kill(self._node_pid, signal.SIGKILL)  # if it is not dead, it is of no use
+            self._node_ended(os.waitpid(self._node_pid, 0)[1])
+        self._stop = True
 
     def _fork_worker(self, process: int, threads: int, gpus: tuple[str, ...]) -> None:
         def child() -> None:
+            os.setpgid(0, 0)  # what it starts itself is known by that
             from rlray.core.local.worker import main
 
             main(self._settings, process, threads, gpus)
@@ -151,26 +175,46 @@ class Zygote:
                 return
             process = self._pids.pop(pid, None)
             if process is not None:
-                self._end_orphans()
-                self._loop.send(self._node, ("exited", process, pid, _how(os.waitstatus_to_exitcode(status))))
+                self._end_family(pid)
+                self._loop.send(self._node, ("exited", process, pid, how_it_ended(os.waitstatus_to_exitcode(status))))
             elif pid == self._node_pid:
-                self._node_pid = 0
-                self._stop = True
+                self._node_ended(status)
+            elif pid in self._orphans:
+                self._orphans.discard(pid)
+                self._end_orphans()
+
+    def _node_ended(self, status: int) -> None:
+        """The node has been reaped. If nobody had asked for its end, the driver is told how it came about."""
+        pid, self._node_pid = self._node_pid, 0
+        if not self._stop:
+            self._stop = True
+            log = Path(self._settings.log_directory) / "zygote.log"  # the node's too
+            words = log.read_text(errors="replace")[-_LAST_WORDS:].strip()
+            how = how_it_ended(os.waitstatus_to_exitcode(status))
+            self._loop.send(self._driver, ("node_ended", pid, how, words))
+
+    def _end_family(self, dead: int) -> None:
+        """End what a dead worker had started itself: what is in its process group, and what left that as an orphan."""
+        with suppress(ProcessLookupError):
+            os.killpg(dead, signal.SIGKILL)
+        self._end_orphans()
 
     def _end_orphans(self) -> None:
-        """End what a dead worker had started itself: as its subreaper, this process is now their parent."""
-        ours = {*self._pids, self._node_pid}
+        """End what has lost its parent, and so, as this process is the subreaper, is its child now.
+
+        What is in the process group of a living worker stays: that one has started it in the background.
+        """
         for child in _children():
-            if child not in ours:
-                with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):
+                if child not in self._pids and child != self._node_pid and os.getpgid(child) not in self._pids:
+                    self._orphans.add(child)
                     os.kill(child, signal.SIGKILL)
 
     def _end_all(self) -> None:
         for pid in {*self._pids, self._node_pid} - {0}:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        for directory in (self._settings.directory, self._settings.spill_directory):
-            shutil.rmtree(directory, ignore_errors=True)
+        self._remove_directories()
         while True:
             for child in _children():
                 with suppress(ProcessLookupError):
@@ -178,7 +222,12 @@ class Zygote:
             try:
                 os.wait()
             except ChildProcessError:
-                return
+                break
+        self._remove_directories()  # in case that somebody had made one more file on the way out
+
+    def _remove_directories(self) -> None:
+        for directory in (self._settings.directory, self._settings.spill_directory):
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _children() -> list[int]:
@@ -188,16 +237,6 @@ def _children() -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
-
-
-def _how(exit_code: int) -> str:
-    """How a process ended, in words."""
-    if exit_code < 0:
-        try:
-            return f"was killed by {signal.Signals(-exit_code).name}"
-        except ValueError:
-            return f"was killed by signal {-exit_code}"
-    return f"exited with code {exit_code}"
 
 
 def fork(child: Callable[[], None], forget: Callable[[], None]) -> int:
@@ -245,6 +284,7 @@ def main(lifeline: int, node_fd: int) -> None:
     with driver.makefile("rb") as stream:
         settings: RunSettings = pickle.load(stream)
     sys.path[:] = settings.sys_path
+    settings.make_directories()
     log = os.open(f"{settings.log_directory}/zygote.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
