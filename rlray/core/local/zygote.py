@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -70,6 +71,9 @@ class Zygote:
                 self._loop.poll(watch)
                 if not self._driver_lives():
                     break
+        except Exception:
+            self._tell_driver(f"the first process of the runtime failed: {traceback.format_exc()}")
+            raise
         finally:
             self._end_all()
 
@@ -191,7 +195,12 @@ class Zygote:
             log = Path(self._settings.log_directory) / "zygote.log"  # the node's too
             words = log.read_text(errors="replace")[-_LAST_WORDS:].strip()
             how = how_it_ended(os.waitstatus_to_exitcode(status))
-            self._loop.send(self._driver, ("node_ended", pid, how, words))
+            last = f"; its log: {words}" if words else ""
+            self._tell_driver(f"the scheduler of the runtime, process {pid}, {how}{last}")
+
+    def _tell_driver(self, what: str) -> None:
+        """Why the run is at its end."""
+        self._loop.send(self._driver, ("broken", what))
 
     def _end_family(self, dead: int) -> None:
         """End what a dead worker had started itself: what is in its process group, and what left that as an orphan."""
