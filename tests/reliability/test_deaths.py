@@ -374,12 +374,12 @@ import rlray as ray
 def kill(which, delay):
     pid = None
     while pid is None and not over:
-        with suppress(ValueError):  # it is not there yet
-            pid = victim("zygote")
+        with suppress(ValueError, IndexError, OSError):  # it is not there yet
+            pid = victim(which)
     time.sleep(delay)
-    with suppress(ValueError, IndexError, OSError):
+    with suppress(OSError):
         if not over:
-            os.kill(victim(which), signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
 
 same = ray.remote(lambda value: value)
 for delay in sys.argv[2:]:
@@ -451,5 +451,5 @@ rlray.init(num_cpus=1)
 """
     before = shared_memory()
     with Driver(program) as driver:
-        driver.process.wait(20)
+        assert driver.process.wait(20) == -signal.SIGKILL, driver.output
         assert_nothing_left(driver, [], before, GRACE)
