@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from rlray.core.local.endings import how_it_ended
+from rlray.core.local.endings import OutOfMemory, how_it_ended
 from rlray.core.local.loop import Loop
 from rlray.core.local.settings import DRIVER, NODE, STUCK_SIGNAL, RunSettings
 from rlray.core.local.wire import Connection, Message
@@ -50,6 +50,7 @@ class Zygote:
         self._pids: dict[int, int] = {}  # pid -> process number
         self._node_pid = node_pid  # 0: it has been reaped
         self._orphans: set[int] = set()  # processes of dead workers that were killed; their own children come next
+        self._out_of_memory = OutOfMemory()
         self._importing = False
         self._stop = False
         self._loop = Loop(settings.secret, self._handle, self._lost, self._reap)
@@ -180,7 +181,10 @@ class Zygote:
             process = self._pids.pop(pid, None)
             if process is not None:
                 self._end_family(pid)
-                self._loop.send(self._node, ("exited", process, pid, how_it_ended(os.waitstatus_to_exitcode(status))))
+                how = how_it_ended(code := os.waitstatus_to_exitcode(status))
+                if code == -signal.SIGKILL and self._out_of_memory.has_killed():
+                    how += " (by the kernel, it seems: it has just killed for lack of memory)"
+                self._loop.send(self._node, ("exited", process, pid, how))
             elif pid == self._node_pid:
                 self._node_ended(status)
             elif pid in self._orphans:
