@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Driver, assert_nothing_left, children, needs_proc, shared_memory, wait_until
+from tests.support import REPOSITORY, Driver, assert_nothing_left, children, needs_proc, shared_memory, wait_until
 
 pytestmark = needs_proc
 GRACE = 2.0  # seconds: what the runtime promises
+PROGRAM = REPOSITORY / "benchmarks" / "driver_states.py"  # a driver that is in the midst of something
 
 VICTIMS = """
 import os, signal, threading, time
@@ -26,142 +27,7 @@ def victim(which):
     return zygote if which == "zygote" else children(zygote)[0]
 """
 
-STATES = """
-import asyncio, os, signal, sys, threading, time
-import numpy as np
-import rlray as ray
-from rlray.util.placement_group import placement_group
-
-def start():
-    ray.init(num_cpus=2, object_store_memory=200_000_000)
-
-@ray.remote
-def nap(seconds):
-    time.sleep(seconds)
-
-@ray.remote
-def same(value):
-    return value
-
-@ray.remote(num_returns="streaming")
-def slow_steps():
-    yield 0
-    time.sleep(600)
-
-@ray.remote
-class Actor:
-    def nap(self, seconds):
-        time.sleep(seconds)
-    def refs(self):
-        return [nap.remote(600)]
-
-def idle():
-    while True:
-        time.sleep(0.05)
-        ray.put(1)
-
-def get():
-    ray.get([nap.remote(600), nap.remote(600)])
-
-def wait():
-    while True:
-        ready, _ = ray.wait([nap.remote(600), same.remote(1)], num_returns=2)
-        ray.get(ready)
-
-def submit():
-    while True:
-        refs = [same.remote(i) for i in range(100_000)]
-
-def put():
-    array = np.ones(5_000_000)
-    while True:
-        ray.put(array)
-
-def full():
-    array, kept = np.ones(5_000_000), []
-    while True:
-        kept.append(np.frombuffer(ray.get(ray.put(array))))
-
-def actors():
-    while True:
-        crowd = [Actor.remote() for _ in range(4)]
-        ray.get([one.nap.remote(0.05) for one in crowd[:2]])
-
-def call():
-    ray.get(Actor.remote().nap.remote(600))
-
-def map_results():
-    for _ in same.map(iter(int, 1)).results():
-        pass
-
-def stream():
-    for ref in slow_steps.remote():
-        ray.get(ref)
-
-def awaiting():
-    async def gather():
-        await asyncio.gather(nap.remote(600), nap.remote(600))
-    asyncio.run(gather())
-
-def awaiting_others():
-    async def gather():
-        await asyncio.gather(*ray.get(keeper.refs.remote()))
-    keeper = Actor.remote()
-    asyncio.run(gather())
-
-def awaiting_group():
-    placement_group([{"CPU": 2}])
-    async def ready():
-        await placement_group([{"CPU": 2}]).ready()
-    asyncio.run(ready())
-
-def group_wait():
-    placement_group([{"CPU": 2}])
-    second = placement_group([{"CPU": 2}])
-    ray.get(second.ready())
-
-def thread():
-    failed = []
-    def body():
-        try:
-            get()
-        except BaseException as error:
-            failed.append(error)
-    waiter = threading.Thread(target=body, daemon=True)
-    waiter.start()
-    while not failed:
-        time.sleep(0.01)
-    raise failed[0]
-
-def restart():
-    while True:
-        ray.shutdown()
-        start()
-        ray.get(same.remote(1))
-"""
-
-ENDED = (
-    STATES
-    + """
-def end_in(seconds, code):
-    threading.Timer(seconds, os._exit, (code,)).start()
-
-state, ending = globals()[sys.argv[1]], sys.argv[2]
-start()
-ray.get(same.remote(0))
-print("READY")
-if ending == "os._exit":
-    end_in(0.4, 7)
-elif ending != "signal":
-    threading.Thread(target=state, daemon=True).start()
-    time.sleep(0.4)
-    if ending == "raise":
-        raise RuntimeError("uncaught")
-    sys.exit(0)
-state()
-"""
-)
-NAMES = [
+STATES = [
     "idle", "wait", "submit", "put", "full", "actors", "call", "map_results", "stream", "awaiting", "awaiting_others",
     "awaiting_group", "thread", "restart",
 ]  # fmt: skip
@@ -177,13 +43,13 @@ def end(driver: Driver, number: signal.Signals) -> bool:
     return wait_until(lambda: driver.process.poll() is not None, 1.0) is True
 
 
-@pytest.mark.parametrize("state", NAMES)
+@pytest.mark.parametrize("state", STATES)
 def test_a_driver_that_ends_leaves_nothing(state: str) -> None:
     """Six drivers in the same state, each ended in another way."""
     before = shared_memory()
     with ExitStack() as stack:
         drivers = {
-            ending: stack.enter_context(Driver(ENDED, state, "signal" if number else ending))
+            ending: stack.enter_context(Driver(str(PROGRAM), state, "signal" if number else ending, "0.4", python=()))
             for ending, number in ENDINGS.items()
         }
         for driver in drivers.values():
@@ -302,9 +168,11 @@ def test_stubborn_tasks_end_with_the_run(victim: str) -> None:
 
 TOLD = (
     VICTIMS
-    + STATES
     + """
-import gc
+import gc, sys
+import rlray as ray
+sys.path.insert(0, sys.argv[2])
+from driver_states import STATES, same, start
 
 def held():
     gc.collect()
@@ -315,7 +183,7 @@ def kill(which):
     killed = time.monotonic()
     os.kill(victim(which), signal.SIGKILL)
 
-state = globals()[sys.argv[1]]
+state = STATES[sys.argv[1]]
 start()
 same.remote(0).future().result()
 ray.shutdown()
@@ -343,11 +211,11 @@ print("AGAIN", ray.get(same.remote(41)) + 1)
 )
 
 
-@pytest.mark.parametrize("state", [name for name in [*NAMES, "get", "group_wait"] if name != "restart"])
+@pytest.mark.parametrize("state", [name for name in [*STATES, "get", "group_wait"] if name != "restart"])
 def test_the_death_of_node_or_zygote_is_told_and_the_program_can_go_on(state: str) -> None:
     """In whatever the driver was doing: a clear error within two seconds, then `shutdown` and `init` work again."""
     before = shared_memory()
-    with Driver(TOLD, state) as driver:
+    with Driver(TOLD, state, str(PROGRAM.parent)) as driver:
         for which in ("node", "zygote", "node"):
             name, seconds, text = driver.expect("ERROR").split(" ", 2)
             assert name == which
