@@ -49,7 +49,10 @@ def zygote_of(driver: int) -> int:
 
 def node_of(driver: int) -> int:
     """The scheduler's process: what the zygote forked first."""
-    return children(zygote_of(driver))[0].pid
+    found = children(zygote_of(driver))
+    if not found:
+        raise LookupError(f"process {driver} has no node")
+    return found[0].pid
 
 
 def workers_of(driver: int) -> list[int]:

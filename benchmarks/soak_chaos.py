@@ -5,16 +5,23 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
+import random
+import signal
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import chaos_work
 from chaos_work import Bench
-from processes import Killer, descriptors, node_of, resident
+from driver_states import STATES
+from processes import Killer, descriptors, node_of, resident, workers_of, zygote_of
+from sides import HERE, Child
+from soak import left_over
 
 import rlray
 
@@ -60,7 +67,7 @@ def _join(threads: list[threading.Thread], patience: float) -> int:
 
 
 def _holdings() -> dict[str, int]:
-    """What the driver and the node hold when nothing is under way, once all is free that will be."""
+    """What the driver and the node hold when nothing is under way, all is free that will be, and no worker lives."""
     total = rlray.cluster_resources()
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
@@ -69,7 +76,12 @@ def _holdings() -> dict[str, int]:
         if all(abs(total[name] - free.get(name, 0)) < 1e-6 for name in total):
             break
         time.sleep(0.1)
-    time.sleep(0.5)  # workers beyond those that are kept idle have ended
+    while workers_of(os.getpid()):
+        for pid in workers_of(os.getpid()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+    time.sleep(0.5)  # for the node to tell the driver
     driver, node = os.getpid(), node_of(os.getpid())
     return {
         "store": int(total["object_store_memory"] - free["object_store_memory"]),
@@ -94,4 +106,86 @@ def _left_after(before: dict[str, int]) -> dict[str, Any]:
     }
 
 
-CASES: dict[str, Callable[[float], dict[str, Any]]] = {"chaos": chaos}
+# -- drivers that are ended ------------------------------------------------------------------------------------------
+
+ENDINGS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "os._exit", "raise", "return", "node", "zygote")
+AT_ONCE = 3  # drivers
+
+
+def driver_deaths(scale: float, seed: str = SEED) -> dict[str, Any]:
+    """Drivers in all kinds of states, ended at random moments in random ways, or whose node or zygote is killed."""
+    rng = random.Random(seed)
+    plans = [
+        (rng.choice(list(STATES)), rng.choice(ENDINGS), rng.uniform(0.0, 1.2), rng.random() < 0.2)
+        for _ in range(max(1, round(400 * scale)))
+    ]
+    counts: Counter[str] = Counter({"drivers": 0, **dict.fromkeys(ENDINGS, 0), "workers stopped before": 0})
+    counts.update(dict.fromkeys(("told of the death of a part", "hung", "left: processes", "left: files"), 0))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        slowest = 0.0
+        for outcome, seconds in pool.map(lambda plan: _end_driver(*plan), plans):
+            counts.update(outcome)
+            slowest = max(slowest, seconds)
+    return {**counts, "slowest to be told, s": round(slowest, 2)}
+
+
+def _end_driver(state: str, ending: str, moment: float, stopped: bool) -> tuple[Counter[str], float]:
+    """One driver from its start to its end; what is found, and how long it took to learn of the death of a part."""
+    by_itself = ending in ("os._exit", "raise", "return")
+    outcome = Counter({"drivers": 1, ending: 1})
+    command = (str(HERE / "driver_states.py"), state, ending if by_itself else "signal", f"{moment / 2:.2f}")
+    with Child(sys.executable, *command) as driver:
+        pid, told = driver.process.pid, 0.0
+        if ending in ("node", "zygote"):
+            _when_there(lambda: node_of(pid))
+        if moment > 0.4:  # not in its start
+            _when_there(lambda: "READY" in driver.output or driver.process.poll() is not None)
+        time.sleep(moment)
+        if stopped:
+            with suppress(LookupError, OSError):
+                os.kill(workers_of(pid)[0], signal.SIGSTOP)
+                outcome["workers stopped before"] += 1
+        if ending in ("node", "zygote"):
+            told = _kill_part(driver, node_of if ending == "node" else zygote_of)
+            outcome["told of the death of a part" if told else "hung"] += 1
+        elif not by_itself:
+            for _ in range(20):  # Python swallows a KeyboardInterrupt in a finalizer
+                driver.process.send_signal(getattr(signal, ending))
+                if driver.wait(1):
+                    break
+        if not driver.wait(30):
+            outcome["hung"] += 1
+            print(state, ending, moment, driver.output[-3000:], flush=True)
+            return outcome, told
+        left = left_over(driver, set())
+        outcome.update({"left: processes": left["processes"], "left: files": left["files"]})
+        if left["processes"] or left["files"]:
+            print(state, ending, moment, sorted(map(str, driver.folder.rglob("*"))), driver.output[-3000:], flush=True)
+        return outcome, told
+
+
+def _kill_part(driver: Child, find: Callable[[int], int]) -> float:
+    """Kill a part of a run; returns how long the driver took to say so, 0 if it did not.
+
+    One that is just starting anew may not notice: then the next one is killed.
+    """
+    for _ in range(10):
+        begun = time.monotonic()
+        with suppress(LookupError, OSError):
+            os.kill(find(driver.process.pid), signal.SIGKILL)
+        if _when_there(lambda: "TOLD" in driver.output or driver.process.poll() is not None, 5):
+            return time.monotonic() - begun
+    return 0.0
+
+
+def _when_there(find: Callable[[], Any], patience: float = 20.0) -> Any:
+    """What is found, once it can be; the last answer when ``patience`` seconds have passed."""
+    deadline, found = time.monotonic() + patience, None
+    while not found and time.monotonic() < deadline:
+        with suppress(LookupError):
+            found = find()
+        time.sleep(0.005)
+    return found
+
+
+CASES: dict[str, Callable[[float], dict[str, Any]]] = {"chaos": chaos, "driver_deaths": driver_deaths}

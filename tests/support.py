@@ -201,6 +201,22 @@ class Driver:
         self._fresh.put(None)
 
 
+def assert_nothing_left(driver: Driver, family: Iterable[Process], shared: set[str], grace: float) -> None:
+    """After ``grace`` seconds nothing is left of a driver that has ended.
+
+    That is: no process of its ``family``, or that has its mark, no shared memory that is not in ``shared``, no file.
+    """
+    ended = time.monotonic()
+    family = {*family, *marked(driver.mark)}
+    left = still_running(family, grace)
+    assert not left, f"after {time.monotonic() - ended:.1f} s: {left}\n{driver.output}"
+    assert not [process for process in marked(driver.mark) - family if process.running]
+    assert wait_until(lambda: shared_memory() <= shared, 2.0), (
+        shared_memory() - shared
+    )  # others may use it for a moment
+    assert wait_until(lambda: not list(driver.folder.iterdir()), 0.5), sorted(driver.folder.rglob("*"))
+
+
 def run_driver(code: str, *arguments: str, timeout: float = 60.0, **environment: str) -> str:
     """Run a driver program to its end; returns its output and fails unless it exited with 0."""
     with Driver(code, *arguments, **environment) as driver:

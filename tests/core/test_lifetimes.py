@@ -13,7 +13,16 @@ import pytest
 
 import rlray
 from rlray.exceptions import RayError
-from tests.support import Driver, descendants, marked, needs_proc, shared_memory, still_running, wait_until
+from tests.support import (
+    Driver,
+    assert_nothing_left,
+    descendants,
+    marked,
+    needs_proc,
+    shared_memory,
+    still_running,
+    wait_until,
+)
 
 pytestmark = needs_proc
 GRACE = 2.0  # seconds that the runtime has to vanish after its driver
@@ -76,13 +85,7 @@ def assert_vanishes(driver: Driver, end: signal.Signals | None, group: bool = Fa
         else:
             os.kill(driver.pid, end)
     driver.process.wait(20)
-    ended = time.monotonic()
-    family |= marked(driver.mark)
-    left = still_running(family, GRACE)
-    assert not left, f"after {time.monotonic() - ended:.1f} s: {left}\n{driver.output}"
-    assert not marked(driver.mark) - family
-    assert shared_memory() <= before
-    assert wait_until(lambda: not list(driver.folder.iterdir()), 0.5), sorted(driver.folder.rglob("*"))
+    assert_nothing_left(driver, family, before, GRACE)
 
 
 @pytest.mark.parametrize(

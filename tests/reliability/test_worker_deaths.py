@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,10 +15,107 @@ from typing import Any
 import pytest
 
 import rlray
-from rlray.exceptions import WorkerCrashedError
-from tests.support import wait_until
+from rlray.exceptions import RayError, WorkerCrashedError
+from tests.support import descendants, needs_proc, wait_until
 
 pytestmark = pytest.mark.usefixtures("cluster")
+GRACE = 2.0  # seconds: what the runtime promises
+
+# -- what the caller is told -----------------------------------------------------------------------------------------
+
+
+def die(how: str, note: Path) -> None:
+    """Print, note the time, and die; or raise."""
+    sys.stdout.write(f"last words before {how}\n")
+    sys.stderr.write("and an unfinished line")
+    note.write_text(str(time.monotonic()))
+    if how == "raise":
+        raise ValueError("a mistake")
+    if how == "os._exit":
+        sys.stderr.flush()
+        os._exit(3)
+    if how == "segfault":
+        ctypes.string_at(0)
+    os.kill(os.getpid(), getattr(signal, how))
+    time.sleep(30)
+
+
+class Mortal:
+    def die(self, how: str, note: Path) -> None:
+        die(how, note)
+
+    async def later(self, how: str, note: Path) -> None:
+        die(how, note)
+
+
+ENDS = {
+    "SIGKILL": ["SIGKILL", "last words before SIGKILL"],
+    "SIGTERM": ["SIGTERM", "last words before SIGTERM"],
+    "SIGABRT": ["SIGABRT", "last words before SIGABRT", "in die"],
+    "segfault": ["SIGSEGV", "last words before segfault", "Segmentation fault", "in string_at", "in die"],
+    "os._exit": ["code 3", "last words before os._exit", "and an unfinished line"],
+    "raise": ["a mistake", "in die", "ValueError"],
+}
+WAYS: dict[str, Any] = {
+    "get": lambda ref: rlray.get(ref, timeout=30),
+    "wait": lambda ref: rlray.get(rlray.wait([ref, rlray.put(1)], num_returns=2, timeout=30)[0]),
+    "future": lambda ref: ref.future().result(30),
+    "argument": lambda ref: rlray.get(rlray.remote(lambda value: value).remote(ref), timeout=30),
+}
+
+
+@pytest.mark.parametrize("kind", ["task", "actor", "async actor", "actor on threads"])
+@pytest.mark.parametrize("how", ENDS)
+def test_whoever_waits_is_told_within_two_seconds(how: str, kind: str, tmp_path: Path) -> None:
+    """Signal or exit code, and what was printed last, in whatever way the caller waits."""
+    for way, wait in WAYS.items():
+        note = tmp_path / way
+        if kind == "task":
+            ref = rlray.remote(max_retries=0)(die).remote(how, note)
+        else:
+            actor = rlray.remote(max_concurrency=1 + ("threads" in kind))(Mortal).remote()
+            ref = (actor.later if kind == "async actor" else actor.die).remote(how, note)
+        with pytest.raises(RayError) as caught:
+            wait(ref)
+        assert time.monotonic() - float(note.read_text()) < GRACE
+        for words in ENDS[how]:
+            assert words in str(caught.value), f"{way}: {caught.value}"
+
+
+def memory_group(folder: Path, most: int) -> bool:
+    """Make a control group whose processes may use ``most`` bytes; whether that can be done here."""
+    try:
+        folder.mkdir()
+        limit = folder / "memory.limit_in_bytes"
+        (limit if limit.exists() else folder / "memory.max").write_text(str(most))
+    except OSError:
+        return False
+    return True
+
+
+def test_who_is_killed_by_the_kernel_for_lack_of_memory_is_told_so() -> None:
+    roots = [
+        root for root in map(Path, ("/sys/fs/cgroup/memory", "/sys/fs/cgroup")) if (root / "cgroup.procs").exists()
+    ]
+    group = roots[0] / f"rlray-test-{os.getpid()}" if roots else None
+    if group is None or not memory_group(group, 100_000_000):
+        pytest.skip("this user may not limit the memory of a group of processes here")
+
+    @rlray.remote(max_retries=0)
+    def take_all() -> None:
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+        sys.stdout.write("taking\n")
+        bytearray(b"x") * 1_000_000_000
+
+    try:
+        with pytest.raises(WorkerCrashedError, match=r"SIGKILL.*lack of memory(?s:.*)taking"):
+            rlray.get(take_all.remote(), timeout=60)
+    finally:
+        assert wait_until(lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()
+
+
+# -- what others have of it ------------------------------------------------------------------------------------------
 
 
 class Source:
@@ -95,3 +195,50 @@ def test_a_call_that_must_not_run_twice_is_not_taken_for_one_behind_the_dead(tmp
             rlray.get(refs[1], timeout=30)
         assert path.read_text() == "run\n"
         assert rlray.get([refs[0], holding_up], timeout=30) == [turn, None]
+
+
+# -- what a worker has started itself --------------------------------------------------------------------------------
+
+
+@needs_proc
+def test_a_dead_worker_takes_its_family_along_and_nobody_elses() -> None:
+    """Children of children too. What another worker has left running in the background runs on."""
+
+    @rlray.remote(num_cpus=0)
+    class Parent:
+        def start(self, command: str) -> int:
+            subprocess.run(command, shell=True, check=True, stdout=subprocess.DEVNULL)
+            return os.getpid()
+
+    living, dying = Parent.remote(), Parent.remote()
+    rlray.get(living.start.remote("(sleep 600.25 & sleep 600.25) &"))
+    victim = rlray.get(
+        dying.start.remote("(sleep 600.75 & setsid sh -c 'sleep 600.75 & sleep 600.75' & sleep 600.75) &")
+    )
+
+    def running(command: str) -> int:
+        return sum(command == one.command and one.running for one in descendants(os.getpid()))
+
+    assert wait_until(lambda: running("sleep 600.75") == 4), "the test needs them"
+    assert running("sleep 600.25") == 2
+    os.kill(victim, signal.SIGKILL)
+    assert wait_until(lambda: not running("sleep 600.75"), GRACE), running("sleep 600.75")
+    time.sleep(0.2)
+    assert running("sleep 600.25") == 2
+    rlray.kill(living)
+    assert wait_until(lambda: not running("sleep 600.25"), GRACE)
+
+
+def test_a_worker_that_signals_its_process_group_ends_alone() -> None:
+    """Libraries do so to clean up; the other workers and the runtime are not in that group."""
+
+    @rlray.remote(max_retries=0)
+    def clean_up() -> None:
+        os.killpg(0, signal.SIGKILL)
+
+    other = rlray.remote(lambda: os.getpid())
+    before = rlray.get(other.remote())
+    with pytest.raises(WorkerCrashedError, match="SIGKILL"):
+        rlray.get(clean_up.remote(), timeout=30)
+    assert before
+    assert rlray.get(other.remote(), timeout=30)

@@ -82,7 +82,7 @@ class Client(Engine):
         self._replies: dict[int, Any] = {}
         self._tickets = 0
         self._owned_actors = OwnedActors(self)
-        self._broken: BaseException | None = None
+        self._broken: Exception | None = None
         self._futures: Futures | None = None
         self.loop.listen(settings.socket_path(process))
         if node is not None:
@@ -93,10 +93,10 @@ class Client(Engine):
     # -- the Engine interface: tasks and actors ----------------------------------------------------------------------
 
     def submit(self, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self.check_alive()
         if kwargs or not immutable_arguments(args):
             return self._submit_packed(spec, args, kwargs)
         with self.loop.lock:
+            self.check_alive()  # here: what is begun later than `_fail_all` would never end
             lane = self.submitter.lane(spec)
             task = Task(self.references.new_task_id(), spec, ("args", args))
             result = self._begin(task)
@@ -105,9 +105,11 @@ class Client(Engine):
         return result
 
     def _submit_packed(self, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.check_alive()
         lane = self.submitter.lane(spec)
         task = self._pack_task(spec, args, kwargs)
         with self.loop.lock:
+            self.check_alive()
             result = self._begin(task)
             if task.dependencies:
                 self._when_ready(task, lambda: self.submitter.enqueue(lane, task))
@@ -129,11 +131,11 @@ class Client(Engine):
         return self._owned_actors.create(code, methods, args, kwargs, asked, options)
 
     def call(self, actor: ObjectRef, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self.check_alive()
         self.references.entry(actor)  # a handle of this run
         if kwargs or not immutable_arguments(args):
             return self._call_packed(actor, spec, args, kwargs)
         with self.loop.lock:
+            self.check_alive()
             task = Task(self.references.new_task_id(), spec, ("args", args))
             result = self._begin(task)
             task.actor = actor
@@ -142,9 +144,11 @@ class Client(Engine):
         return result
 
     def _call_packed(self, actor: ObjectRef, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.check_alive()
         task = self._pack_task(spec, args, kwargs)
         task.actor = actor
         with self.loop.lock:
+            self.check_alive()
             result = self._begin(task)
             if task.dependencies:
                 self.actors.enqueue(task)
@@ -161,6 +165,7 @@ class Client(Engine):
         together = chunked(spec)
         lane = self.submitter.lane(together) if actor is None else None
         with self.loop.lock:
+            self.check_alive()
             chunk = LocalChunk(self, spec, actor, items)
             task = Task(self.references.new_task_id(), together, arguments)
             chunk.begin(task)
@@ -375,8 +380,8 @@ class Client(Engine):
 
     def check_alive(self) -> None:
         """Raise the error that ended the runtime, if it has ended."""
-        if self._broken is not None:
-            raise self._broken
+        if self._broken is not None:  # a new one each time: an exception keeps the frames alive that it has passed
+            raise type(self._broken)(*self._broken.args)
 
     def pack(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -441,6 +446,7 @@ class Client(Engine):
         error: Payload = ("error", dumps_error(why))
         for task in list(self.all_tasks()):
             self.finish(task, error)
+        self.submitter.close()
         for entry in list(self.references.entries.values()):
             if entry.payload is None and entry.released is None:  # those that stand for a life have no value
                 self.references.resolve(entry, error)

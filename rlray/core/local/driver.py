@@ -91,9 +91,9 @@ class Driver(Client):
     def _on_stopped(self, node: int) -> None:
         self._stopped = True
 
-    def _on_node_ended(self, zygote: int, pid: int, how: str, words: str) -> None:
-        """The node is gone although nobody asked for that; the zygote ends everything else."""
-        self._break(f"the scheduler of the runtime, process {pid}, {how}" + (f" (its log: {words})" if words else ""))
+    def _on_broken(self, zygote: int, what: str) -> None:
+        """The zygote tells what happened before it ends everything."""
+        self._break(what)
 
     def _zygote_died(self) -> None:
         """The process that ends all others when the time comes is gone: what is left is this one's to end."""

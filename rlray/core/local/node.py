@@ -15,6 +15,7 @@ from rlray.core.exceptions import ActorDiedError
 from rlray.core.local import instructions as do
 from rlray.core.local import scheduler as plan
 from rlray.core.local import spill
+from rlray.core.local.endings import crash_report
 from rlray.core.local.inspection import Inspections
 from rlray.core.local.logs import LogHub
 from rlray.core.local.loop import Loop
@@ -299,11 +300,14 @@ class Node:
         self._loop.drain(worker)  # what it had written before it died still counts
         self._clients.pop(worker, None)
         self._pids.pop(worker, None)
+        crash = crash_report(self._settings.stack_path(worker))
         for path in (self._settings.socket_path(worker), self._settings.stack_path(worker)):
             with suppress(FileNotFoundError):
                 os.unlink(path)
         last = self._logs.remove(worker)
         reason = f"worker process {pid} {how}"
+        if crash:
+            reason += " in\n" + "\n".join(f"    {line.strip()}" for line in crash) + "\n"
         if last:
             reason += "; its last output:\n" + "\n".join(f"    {line}" for line in last)
         actor = self._scheduler.actor_of(worker)

@@ -161,6 +161,16 @@ class Submitter:
             for lease in lane.leases.values():
                 yield from lease.running.values()
 
+    def close(self) -> None:
+        """Nothing is sent any more. A function that knows its lane keeps alive nothing of what was there."""
+        for lane in self._lanes.values():
+            lane.forgotten = True
+            lane.ready.clear()
+            lane.leases.clear()
+        self._lanes.clear()
+        self._lane_of.clear()
+        self._held.clear()
+
     # -- sending -----------------------------------------------------------------------------------------------------
 
     def _depth(self, spec: CallSpec) -> int:

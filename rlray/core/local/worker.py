@@ -19,7 +19,7 @@ from rlray.core.local.threads import THREAD_VARIABLES
 def main(settings: RunSettings, process: int, threads: int, gpus: tuple[str, ...]) -> None:
     """Serve as process number ``process`` of the run, computing with ``threads`` threads and seeing ``gpus``."""
     logs.redirect(settings.log_directory, process)
-    _answer_when_stuck(settings.stack_path(process))
+    _leave_stacks(settings.stack_path(process))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     if not settings.threads_set:
@@ -34,10 +34,12 @@ def main(settings: RunSettings, process: int, threads: int, gpus: tuple[str, ...
     executor.run()
 
 
-def _answer_when_stuck(path: str) -> None:
-    """See to it that the node can learn what this process does even while it does not let go of the interpreter."""
+def _leave_stacks(path: str) -> None:
+    """See to it that the node can learn where this process crashed, and where it is while it does not let go of the
+    interpreter."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    faulthandler.enable(file=file, all_threads=False)
     if STUCK_SIGNAL is not None:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         faulthandler.register(STUCK_SIGNAL, file=file)
 
 

@@ -17,12 +17,13 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from rlray.core.local.endings import how_it_ended
+from rlray.core.local.endings import OutOfMemory, how_it_ended
 from rlray.core.local.loop import Loop
 from rlray.core.local.settings import DRIVER, NODE, STUCK_SIGNAL, RunSettings
 from rlray.core.local.wire import Connection, Message
@@ -49,6 +50,7 @@ class Zygote:
         self._pids: dict[int, int] = {}  # pid -> process number
         self._node_pid = node_pid  # 0: it has been reaped
         self._orphans: set[int] = set()  # processes of dead workers that were killed; their own children come next
+        self._out_of_memory = OutOfMemory()
         self._importing = False
         self._stop = False
         self._loop = Loop(settings.secret, self._handle, self._lost, self._reap)
@@ -70,6 +72,9 @@ class Zygote:
                 self._loop.poll(watch)
                 if not self._driver_lives():
                     break
+        except Exception:
+            self._tell_driver(f"the first process of the runtime failed: {traceback.format_exc()}")
+            raise
         finally:
             self._end_all()
 
@@ -176,7 +181,10 @@ class Zygote:
             process = self._pids.pop(pid, None)
             if process is not None:
                 self._end_family(pid)
-                self._loop.send(self._node, ("exited", process, pid, how_it_ended(os.waitstatus_to_exitcode(status))))
+                how = how_it_ended(code := os.waitstatus_to_exitcode(status))
+                if code == -signal.SIGKILL and self._out_of_memory.has_killed():
+                    how += " (by the kernel, it seems: it has just killed for lack of memory)"
+                self._loop.send(self._node, ("exited", process, pid, how))
             elif pid == self._node_pid:
                 self._node_ended(status)
             elif pid in self._orphans:
@@ -191,7 +199,12 @@ class Zygote:
             log = Path(self._settings.log_directory) / "zygote.log"  # the node's too
             words = log.read_text(errors="replace")[-_LAST_WORDS:].strip()
             how = how_it_ended(os.waitstatus_to_exitcode(status))
-            self._loop.send(self._driver, ("node_ended", pid, how, words))
+            last = f"; its log: {words}" if words else ""
+            self._tell_driver(f"the scheduler of the runtime, process {pid}, {how}{last}")
+
+    def _tell_driver(self, what: str) -> None:
+        """Why the run is at its end."""
+        self._loop.send(self._driver, ("broken", what))
 
     def _end_family(self, dead: int) -> None:
         """End what a dead worker had started itself: what is in its process group, and what left that as an orphan."""
