@@ -12,8 +12,6 @@ from rlray.core import engine as engines
 from rlray.core.state import View
 from rlray.core.timeline import NOTABLE, trace, write
 
-EVERYTHING = 1_000_000_000  # rows
-
 
 def _engine() -> engines.Engine:
     if not engines.running():

@@ -319,6 +319,7 @@ class Inline(Engine):
 
     def gone(self, actor: Actor) -> None:
         """An actor has died: its name and its resources are free again."""
+        self._looking.died(actor)
         with self.values.lock:
             self._actors.pop(actor.id, None)
             if actor.name is not None and self._names.get((actor.namespace, actor.name)) is actor:

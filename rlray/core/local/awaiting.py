@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LOOK = 5.0  # seconds after which a waiting `get` looks whether it could wait for ever, then twice that, and so on
-_SLOW = 40.0  # from here on it says each time what it waits for
+_SLOW = 40.0  # seconds: from here on a `get` says each time that it looks what it waits for
 
 
 class Awaiting:
@@ -29,11 +28,11 @@ class Awaiting:
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
         """The values, waited for; raises the first error among them, or GetTimeoutError."""
-        look_in = _LOOK
+        look_in = self._client.settings.look_after
         while not self.wait_for(refs, look_in if timeout is None else timeout, timeout is None):
             if timeout is not None:
                 raise exc.GetTimeoutError(f"get timed out after {timeout:g} s; {self._missing(refs)}")
-            self._check_for_deadlock(refs)
+            self._check_for_deadlock("get", refs)
             if look_in >= _SLOW:
                 logger.warning("get has waited for %g s: %s", look_in, self._missing(refs))
             look_in *= 2
@@ -103,25 +102,33 @@ class Awaiting:
             for entry in entries:
                 if references.when_ready(entry, arrived):
                     there += 1
+        needs_all = timeout is None and count == len(entries)
+        look_in = self._client.settings.look_after if needs_all else timeout
         try:
-            self._client.wait_until(lambda: there >= count, timeout, Waiting("wait", entries, count, timeout is None))
+            while not self._client.wait_until(
+                lambda: there >= count, look_in, Waiting("wait", entries, count, timeout is None)
+            ):
+                if look_in is None or not needs_all:
+                    break
+                self._check_for_deadlock("wait", refs)
+                look_in *= 2
         finally:
             if there < len(entries):
                 with self._client.loop.lock:
                     references.forget_waiting(entries, arrived)
 
-    def _check_for_deadlock(self, refs: Sequence[ObjectRef]) -> None:
+    def _check_for_deadlock(self, what: str, refs: Sequence[ObjectRef]) -> None:
         """Raise DeadlockError if this call waits for itself, by way of others."""
         client = self._client
         task = client.hooks.running_id() if client.hooks is not None else None
         if task is None:
             return
-        with client.reports.still_waiting(refs, task):  # others of the circle may look at the same time
+        with client.reports.still_waiting(what, refs, task):  # others of the circle may look at the same time
             circle = client.ask("deadlock", task)
         if circle is not None:
             raise exc.DeadlockError(
-                f"get would wait for ever: {circle}. Let one of these pass on a reference instead of waiting for its "
-                "value, or give its actor max_concurrency=2"
+                f"{what} would wait for ever: {circle}. Let one of these pass on a reference instead of waiting for "
+                "its value, or give its actor max_concurrency=2"
             )
 
     def _missing(self, refs: Sequence[ObjectRef]) -> str:

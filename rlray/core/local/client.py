@@ -545,6 +545,7 @@ class Client(Engine):
             self._cancel(entry.task, force and entry.task.actor is None, recursive)
 
     def _on_report(self, node: int, ticket: int, kind: str, options: Mapping[str, Any]) -> None:
+        self.tell_node(("reporting", ticket))  # with a million values it may take longer than one waits for the stuck
         try:
             answer = self.reports.make(kind, options)
         except Exception as why:  # whoever looks in is told, and the run goes on
