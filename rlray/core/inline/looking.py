@@ -34,6 +34,7 @@ class Looking:
         self._engine = engine
         self._least = 0.0 if everything else NOTABLE
         self._spans: deque[Span] = deque(maxlen=_MOST)
+        self._started = time.time()
         self._finished: dict[str, list[float]] = {}
         self._failed: Counter[str] = Counter()
         self._dead: deque[dict[str, Any]] = deque(maxlen=_DEAD_KEPT)
@@ -174,6 +175,7 @@ class Looking:
             "driver_pid": os.getpid(),
             "namespace": context.namespace,
             "logs": "",
+            "started": self._started,
             "workers": [],
             "dead": [],
             "deaths": 0,

@@ -296,8 +296,9 @@ class Client(Engine):
             return True
         hooks, thread = self.hooks, threading.get_ident()
         waiting.task = hooks.running_id() if hooks is not None else None
-        waiting.began = time.perf_counter()
+        waiting.began = waiting.began or time.perf_counter()
         self.reports.waiting[thread] = waiting
+        in_time = True
         try:
             if hooks is None:
                 in_time = self.loop.run_until(lambda: done() or self._broken is not None, timeout)
@@ -310,7 +311,7 @@ class Client(Engine):
         finally:
             self.reports.waiting.pop(thread, None)
             seconds = time.perf_counter() - waiting.began
-            if seconds >= self.recorder.least:
+            if seconds >= self.recorder.least and (in_time or not waiting.for_ever):
                 self.recorder.add(waiting.began, seconds, waiting.what, Kind.WAITING, waiting.task or NO_TASK)
         if not done():
             self.check_alive()

@@ -25,6 +25,7 @@ class _Inquiry:
     answers: dict[int, Any] = field(default_factory=dict)
     over: bool = False  # those that have not begun to answer are not waited for
     dumping: bool = False  # they have been asked for their stacks
+    dumps: dict[int, str] = field(default_factory=dict)
 
 
 class Inspections:
@@ -101,34 +102,34 @@ class Inspections:
 
     def _look(self, ticket: int, inquiry: _Inquiry) -> None:
         """Finish if there is nobody left to wait for."""
+        if inquiry.dumping:
+            return
         if not inquiry.waiting_for:
             self._finish(ticket)
-        elif inquiry.over and not inquiry.at_work and not inquiry.dumping:
+        elif inquiry.over and not inquiry.at_work:
             inquiry.dumping = True
             files = {}
             if inquiry.kind == "stacks":
                 files = {client: path for client in inquiry.waiting_for if (path := self._dump(client)) is not None}
-            self._read_dumps(ticket, files, {}, _STACK_LOOKS)
+            self._read_dumps(ticket, inquiry, files, _STACK_LOOKS)
 
-    def _read_dumps(self, ticket: int, files: Mapping[int, str], before: Mapping[int, str], looks: int) -> None:
+    def _read_dumps(self, ticket: int, inquiry: _Inquiry, files: Mapping[int, str], looks: int) -> None:
         """Wait a little for what stuck processes write; one that is stopped writes nothing."""
-        inquiry = self._under_way.get(ticket)
-        if inquiry is None:
-            return
-        dumps = {client: _read(path) for client, path in files.items() if client in inquiry.waiting_for}
-        if looks and any(not text or text != before.get(client) for client, text in dumps.items()):
-            self._later(_STACK_DELAY, lambda: self._read_dumps(ticket, files, dumps, looks - 1))
+        before, inquiry.dumps = inquiry.dumps, {client: _read(path) for client, path in files.items()}
+        if looks and any(not text or text != before.get(client) for client, text in inquiry.dumps.items()):
+            self._later(_STACK_DELAY, lambda: self._read_dumps(ticket, inquiry, files, looks - 1))
         else:
-            inquiry.answers |= {client: {"dump": text} for client, text in dumps.items()}
             self._finish(ticket)
 
     def _finish(self, ticket: int) -> None:
         inquiry = self._under_way.pop(ticket, None)
-        if inquiry is not None:
-            silent = sorted(inquiry.waiting_for)
-            report = {"node": self._own(), "processes": inquiry.answers, "silent": silent}
-            for reply in inquiry.replies:
-                reply(report)
+        if inquiry is None:
+            return
+        for client, text in inquiry.dumps.items():  # of one that has answered in the meantime, too
+            inquiry.answers.setdefault(client, {})["dump"] = text
+        report = {"node": self._own(), "processes": inquiry.answers, "silent": sorted(inquiry.waiting_for)}
+        for reply in inquiry.replies:
+            reply(report)
 
 
 def _read(path: str) -> str:

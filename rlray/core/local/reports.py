@@ -19,7 +19,6 @@ from rlray.core.local.jobs import Measures
 from rlray.core.local.references import Entry
 from rlray.core.local.sieve import Sieve
 from rlray.core.local.tasks import Task
-from rlray.core.refs import ObjectRef
 from rlray.core.resources import amounts
 from rlray.core.stacks import users_part
 from rlray.core.state import Filter
@@ -43,9 +42,9 @@ class Waiting:
         self.what = what  # get, or wait
         self.entries = entries
         self.needed = needed
-        self.for_ever = for_ever
+        self.for_ever = for_ever  # if it is ended by time, it begins again
         self.task: bytes | None = None  # that waits; None: the driver, or a thread of its own
-        self.began = 0.0
+        self.began = 0.0  # on the clock of `time.perf_counter`; 0: not yet
 
 
 class Reports:
@@ -76,11 +75,9 @@ class Reports:
         }
 
     @contextmanager
-    def still_waiting(self, what: str, refs: Sequence[ObjectRef], task: bytes) -> Iterator[None]:
-        """This thread waits for all these values, also while it does something else."""
-        entries = [self._client.references.entry(ref) for ref in refs]
-        waiting = self.waiting[threading.get_ident()] = Waiting(what, entries, len(entries), True)
-        waiting.task, waiting.began = task, time.perf_counter()
+    def still(self, waiting: Waiting) -> Iterator[None]:
+        """This thread waits, also while it does something else."""
+        self.waiting[threading.get_ident()] = waiting
         try:
             yield
         finally:

@@ -22,6 +22,7 @@ from typing import Any
 from rlray.core.local.recorder import recorded
 from rlray.core.local.settings import NODE, VISITOR, RunSettings
 from rlray.core.local.wire import Connection, Message, hello
+from rlray.core.procfs import process_use
 from rlray.core.state import Report
 from rlray.core.timeline import Track
 
@@ -47,6 +48,15 @@ class Run:
         """What it is called on the command line."""
         return self.directory.name.removeprefix("rlray-")
 
+    def lives(self) -> bool:
+        """Whether its driver does. Another process that got the driver's pid later is told from it."""
+        try:
+            os.kill(self.driver_pid, 0)
+        except OSError:  # or it is another user's
+            return False
+        use = process_use(self.driver_pid)
+        return use is None or (use.start == self.driver_start and use.state not in "ZX")
+
 
 def announce(settings: RunSettings) -> None:
     """Say where a run is, for those who may know."""
@@ -54,21 +64,13 @@ def announce(settings: RunSettings) -> None:
         "driver_pid": settings.driver_pid,
         "program": " ".join(sys.orig_argv),
         "started": time.time(),
-        "driver_start": start_of(settings.driver_pid),
+        "driver_start": use.start if (use := process_use(settings.driver_pid)) is not None else "",
         "log_directory": settings.log_directory,
         "secret": settings.secret.hex(),
     }
     fd = os.open(f"{settings.directory}/{_FILE}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         json.dump(text, file)
-
-
-def start_of(pid: int) -> str:
-    """When a process started, in the system's own terms; empty where the system does not tell like that."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
 
 
 def find_runs(places: Iterable[str | Path] | None = None) -> list[Run]:
@@ -81,10 +83,9 @@ def find_runs(places: Iterable[str | Path] | None = None) -> list[Run]:
                     continue
                 text = json.loads(path.read_text())
                 run = Run(path.parent, **{**text, "secret": bytes.fromhex(text["secret"])})
-                os.kill(run.driver_pid, 0)
             except (OSError, ValueError, TypeError, KeyError):  # it ends, or begins, or is no run of this version
                 continue
-            if run.driver_start == start_of(run.driver_pid):
+            if run.lives():
                 found.append(run)
     return sorted(found, key=lambda run: -run.started)
 
