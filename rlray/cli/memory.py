@@ -44,6 +44,7 @@ def memory(run: Run, view: View) -> dict[str, Any]:
                 "held_by": [f"{holder.how} (pid {holder.pid})" for holder in row.holders],
             }
             for row in view.objects()
+            if row.object_size
         ],
     }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rlray.cli.processes import is_stopped, waits
 from rlray.cli.text import duration, some, table
+from rlray.core.stacks import users_part_of_dump
 from rlray.core.state import Running, View
 
 _MOST_PIDS = 8
@@ -41,9 +42,13 @@ def _process_lines(view: View, process: int, pid: int) -> Iterator[str]:
         wait = next((wait for wait in part["waits"] if wait["thread"] == ident), None)
         if stack or call is not None:
             yield from _stack(name, call, wait, stack)
+    alike: dict[tuple[str, str], list[Running]] = {}
     for task, stack in part.get("coroutines", ()):
         call = next((call for call in running if call.id == task), None)
-        yield from _stack("coroutine", call, None, stack)
+        if call is not None:
+            alike.setdefault((call.name, stack), []).append(call)
+    for (_, stack), calls in alike.items():
+        yield from _stack("coroutine" if len(calls) == 1 else f"{len(calls)} coroutines", calls[0], None, stack)
 
 
 def _stack(where: str, call: Running | None, wait: dict[str, Any] | None, stack: str) -> Iterator[str]:
@@ -60,7 +65,7 @@ def _silent_lines(dump: str, pid: int) -> Iterator[str]:
         return
     yield "  did not answer: it had not let go of the interpreter for a second"
     if dump:
-        yield from _indented(dump.rstrip("\n"))
+        yield from _indented(users_part_of_dump(dump))
 
 
 def _indented(text: str) -> Iterator[str]:

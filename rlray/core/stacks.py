@@ -19,6 +19,8 @@ _CALLERS = tuple(  # what calls the user's code, besides the runtime
 )
 _ZYGOTE = os.path.join(_CORE, "local", "zygote.py")  # what a worker's main thread begins in
 
+_IN_DUMPS = ('File "<string>"', *(f'File "{path}' for path in (*OURS, *_CALLERS)))
+
 
 def calling_line() -> str:
     """The line of the user's program that called: ``file:line``."""
@@ -36,6 +38,21 @@ def users_part(frame: FrameType | None) -> str:
 def awaited_part(coroutine: Any) -> str:
     """As `users_part`, for a coroutine: down to what it awaits."""
     return _text(traceback.StackSummary.extract((frame, frame.f_lineno) for frame in _frames(coroutine)))
+
+
+def users_part_of_dump(dump: str) -> str:
+    """As `users_part`, of what `faulthandler` has written, the most recent call first.
+
+    Threads of the runtime are left out, unless it is one that was at work.
+    """
+    kept = []
+    for block in dump.strip().split("\n\n"):
+        head, *lines = block.splitlines()
+        while len(lines) > 1 and lines[-1].strip().startswith(_IN_DUMPS):
+            lines.pop()
+        if lines and not (lines[0].strip().startswith(_IN_DUMPS) and len(lines) == 1 and "Current" not in head):
+            kept.append("\n".join([head, *lines]))
+    return "\n\n".join(kept)
 
 
 def _frames(awaitable: Any) -> Iterator[FrameType]:
