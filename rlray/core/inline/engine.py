@@ -317,6 +317,10 @@ class Inline(Engine):
         else:
             call()
 
+    def constructed(self, actor: Actor, began: float, failed: bool) -> None:
+        """The constructor of an actor has ended."""
+        self._looking.constructed(actor, began, failed)
+
     def gone(self, actor: Actor) -> None:
         """An actor has died: its name and its resources are free again."""
         self._looking.died(actor)

@@ -53,6 +53,12 @@ class Looking:
             kind = Kind.FAILED if failed else Kind.CALL
             self.note(job.began, seconds, name, kind, job.id, job.actor is not None)
 
+    def constructed(self, actor: Actor, began: float, failed: bool) -> None:
+        """The constructor of an actor has ended."""
+        seconds, kind = time.perf_counter() - began, Kind.FAILED if failed else Kind.CALL
+        if seconds >= self._least:
+            self.note(began, seconds, f"{actor.class_name}.__init__", kind, actor.construct.id, method=True)
+
     def died(self, actor: Actor) -> None:
         """An actor is dead."""
         self._dead.append(_actor(actor))
