@@ -27,13 +27,12 @@ def serve(lives: Callable[[], bool], text: Callable[[], str], port: int, token_f
     Raises: ValueError if others may read the token's file; OSError if the port is taken.
     """
     token = _token(token_file)
-    with _Server(port, token, text) as server:
+    with suppress(KeyboardInterrupt), _Server(port, token, text) as server:
         print(f"serving http://{_ADDRESS}:{server.server_port}{_PATH} until the run ends or Ctrl-C")
         shown = token if token_file is None else f"(the content of {token_file})"
         print(f"to requests with the header Authorization: Bearer {shown}", flush=True)
-        with suppress(KeyboardInterrupt):
-            while lives():
-                server.handle_request()
+        while lives():
+            server.handle_request()
 
 
 def _token(file: str | None) -> str:

@@ -27,7 +27,7 @@ def samples(view: View) -> Iterator[Sample]:
     yield from _memory(view)
     node = view.node
     for name, total in node["total"].items():
-        yield _gauge("rlray_resource_total", "Amount of a resource that the run has.", total, resource=name)
+        yield _gauge("rlray_resource_capacity", "Amount of a resource that the run has.", total, resource=name)
         free = node["free"].get(name, 0.0)
         yield _gauge("rlray_resource_free", "Amount of a resource that is free.", free, resource=name)
     yield _counter(

@@ -19,7 +19,7 @@ _CALLERS = tuple(  # what calls the user's code, besides the runtime
 )
 _ZYGOTE = os.path.join(_CORE, "local", "zygote.py")  # what a worker's main thread begins in
 
-_IN_DUMPS = ('File "<string>"', *(f'File "{path}' for path in (*OURS, *_CALLERS)))
+_IN_DUMPS = tuple(f'File "{path}' for path in (*OURS, *_CALLERS))
 
 
 def calling_line() -> str:
@@ -48,6 +48,8 @@ def users_part_of_dump(dump: str) -> str:
     kept = []
     for block in dump.strip().split("\n\n"):
         head, *lines = block.splitlines()
+        if len(lines) > 1 and _ZYGOTE in lines[-2]:
+            lines.pop()  # the program that the zygote is
         while len(lines) > 1 and lines[-1].strip().startswith(_IN_DUMPS):
             lines.pop()
         if lines and not (lines[0].strip().startswith(_IN_DUMPS) and len(lines) == 1 and "Current" not in head):
