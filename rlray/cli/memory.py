@@ -34,6 +34,7 @@ def memory(run: Run, view: View) -> dict[str, Any]:
             {"pid": view.pid(process), "what": view.label(process), "bytes": count}
             for process, count in store["waiting"].items()
         ],
+        "makers": _makers(view),
         "values": [
             {
                 "object_id": row.object_id,
@@ -47,6 +48,21 @@ def memory(run: Run, view: View) -> dict[str, Any]:
             if row.object_size
         ],
     }
+
+
+def _makers(view: View) -> list[dict[str, Any]]:
+    """By what made them, and where they are: how many values, and their bytes. Most bytes first."""
+    found: dict[tuple[str, str], list[int]] = {}
+    for maker, where, count, bytes_ in view.made():
+        total = found.setdefault((maker, where), [0, 0])
+        total[0] += count
+        total[1] += bytes_
+    rows = [
+        {"made_by": maker, "where": where, "values": count, "bytes": bytes_}
+        for (maker, where), (count, bytes_) in found.items()
+        if bytes_
+    ]
+    return sorted(rows, key=lambda row: -row["bytes"])
 
 
 def _living(view: View) -> list[int]:
@@ -98,6 +114,15 @@ def memory_lines(told: Mapping[str, Any], top: int) -> Iterator[str]:
     if told["waiting_for_room"]:
         yield "waiting for room"
         yield from table((str(row["pid"]), row["what"], size(row["bytes"])) for row in told["waiting_for_room"])
+    if told["makers"]:
+        yield "made by"
+        yield from table(
+            (
+                (size(row["bytes"]), row["where"], f"{row['values']:,} ×", row["made_by"] or "(small values)")
+                for row in told["makers"][:top]
+            ),
+            right=[0, 2],
+        )
     if told["values"]:
         yield f"the {min(top, len(told['values']))} largest values"
         yield from _value_lines(told["values"][:top])

@@ -172,7 +172,17 @@ def _mean(seconds: float | None) -> str:
 
 
 def _waiting_row(row: Mapping[str, Any], resources: Mapping[str, Mapping[str, float]]) -> tuple[str, str, str]:
-    count = row["what"] + (f" × {row['count']}" if row["count"] > 1 else "")
+    many = row["count"] > 1
+    asked = amounts(row["resources"])
+    if row["what"].startswith("tasks of"):
+        who, what = (
+            row["what"],
+            f"want {row['count']} more workers with {asked}" if many else f"want a worker with {asked}",
+        )
+    else:
+        who, what = (
+            (f"{row['count']} × {row['what']}", f"need {asked} each") if many else (row["what"], f"needs {asked}")
+        )
     if row["group"] is not None:
         why = f"in placement group {row['group']}"
     elif row["short_of"]:
@@ -180,4 +190,4 @@ def _waiting_row(row: Mapping[str, Any], resources: Mapping[str, Mapping[str, fl
         why = f"free: {amounts(free)}"
     else:
         why = "is being placed"
-    return count, f"asks for {amounts(row['resources'])}", why
+    return who, what, why

@@ -47,6 +47,13 @@ def timeline(filename: str | os.PathLike[str] | None = None) -> list[dict[str, A
     return None
 
 
+def metrics_text() -> str:
+    """What the run measures of itself, in Prometheus' text format. Raises: RuntimeError if the runtime is not up."""
+    from rlray.core import samples
+
+    return samples.metrics_text(look("metrics"))
+
+
 @contextmanager
 def profile(name: str) -> Iterator[None]:
     """Note what happens in the ``with`` block as a span of the timeline, if it takes a millisecond or more.

@@ -49,8 +49,10 @@ class TestStatus:
         assert "late 1" in lines
         assert "dies 1" in lines
         assert "Keeper 2 alive, 1 pending_creation" in lines
-        assert "actor Keeper asks for special 1 free: special 0" in lines
-        assert any(re.match(r"tasks of driver.* asks for CPU 1 free: CPU 0", line) for line in lines)
+        assert "actor Keeper needs special 1 free: special 0" in lines
+        assert any(
+            re.match(r"tasks of driver want (a|\d+ more) workers? with CPU 1 free: CPU 0", line) for line in lines
+        )
         assert any(re.match(r"worker process \d+ exited with code 3", line) for line in lines)
         assert f"logs {busy.driver.folder}" in out.replace("     ", " ")
         assert max(map(len, out.splitlines())) <= 110
@@ -100,6 +102,7 @@ class TestMemory:
         lines = [" ".join(line.split()) for line in out.splitlines()]
         assert any(re.match(rf"driver, pid {busy.driver.pid} 2\d(\.\d)? MB 2\d(\.\d)? MB", line) for line in lines)
         assert any(re.match(rf"actor Keeper 'the keeper', pid {busy.keeper} 16 MB", line) for line in lines)
+        assert "8 MB memory 1 × numbers" in lines
         at = next(i for i, line in enumerate(lines) if line == "the 2 largest values")
         assert re.match(rf"16 MB memory put at <string>:\d+ owner pid {busy.driver.pid}", lines[at + 1])
         assert f"driver has a reference (pid {busy.driver.pid})" in lines[at + 2]

@@ -512,3 +512,12 @@ def test_without_a_runtime_it_says_so() -> None:
         "    except RuntimeError as error:\n        print(error)\n"
     )
     assert run_driver(code).count("call init() first") == 4
+
+
+def test_metrics_of_the_run_from_inside() -> None:
+    from rlray.core.inspecting import metrics_text
+
+    rlray.get([naps.options(name="measured").remote(0.0) for _ in range(7)])
+    lines = metrics_text().splitlines()
+    assert 'rlray_tasks_finished_total{name="measured"} 7' in lines
+    assert 'rlray_resource_capacity{resource="CPU"} 4.0' in lines
