@@ -60,6 +60,16 @@ class Caller:
         ready, _ = rlray.wait([me.value.remote(), slow.remote(SLOW)], num_returns=1)
         return len(ready)
 
+    def any_of_these(self, other: Any, me: Any) -> list[Any]:
+        """Returns the reference that was not waited for in a list, since that must not be waited for either."""
+        back = other.ask_back.remote(me)
+        ready, _ = rlray.wait([back, slow.remote(SLOW)], num_returns=1)
+        assert ready != [back]
+        return [back]
+
+    def ask_back(self, other: Any) -> Any:
+        return rlray.get(other.value.remote())
+
     def with_timeout(self, me: Any, seconds: float) -> str:
         try:
             return str(rlray.get(me.value.remote(), timeout=seconds))
@@ -228,6 +238,11 @@ class TestNoCircles:
     def test_wait_for_any_of_several(self) -> None:
         caller = Caller.remote()
         assert rlray.get(caller.any_of.remote(caller), timeout=PATIENCE) == 1
+
+    def test_one_waits_in_a_circle_that_another_leaves(self) -> None:
+        one, two = Caller.remote(), Caller.remote()
+        [back] = rlray.get(one.any_of_these.remote(two, one), timeout=PATIENCE)
+        assert rlray.get(back, timeout=PATIENCE) == 1
 
     def test_an_argument_that_comes_late(self) -> None:
         late = slow.remote(SLOW)
