@@ -128,6 +128,7 @@ class TestStack:
         assert re.search(r"  3 coroutines: Async.nap for .*\n(.*\n)*?    +File .*in sleep\n", out)
         assert "_stand_in" not in out, "the runtime's own threads are left out"
         assert "executor.py" not in out, "and its own frames"
+        assert "base_events.py" not in out, "and the event loop that waits"
         assert re.search(r"^idle: 1 × actor Keeper, pid \d+$", out, re.MULTILINE)
 
     def test_of_one_process(self, busy: Inside) -> None:

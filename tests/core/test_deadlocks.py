@@ -76,6 +76,18 @@ class Caller:
         except GetTimeoutError:
             return "timeout"
 
+    def asks_one_who_asks_back(self, other: Any, me: Any, seconds: float) -> list[Any]:
+        back = other.ask_back.remote(me)
+        with pytest.raises(GetTimeoutError):
+            rlray.get(back, timeout=seconds)
+        return [back]
+
+    def echo(self, value: Any) -> Any:
+        return value
+
+    def own_call_with_a_late_argument(self, me: Any) -> Any:
+        return rlray.get(me.echo.remote(slow.remote(SLOW)))
+
     def through_a_task(self, me: Any) -> Any:
         return rlray.get(passes_on.remote(me.value.remote()))
 
@@ -222,6 +234,7 @@ class TestNoCircles:
     def test_threaded_actors_that_call_themselves(self) -> None:
         caller = Caller.options(max_concurrency=2).remote()
         assert rlray.get(caller.itself.remote(caller), timeout=PATIENCE) == 1
+        assert rlray.get(caller.own_call_with_a_late_argument.remote(caller), timeout=PATIENCE) == SLOW
         rlray.get(caller.meet.remote(caller))
         busy = caller.slow.remote(SLOW)
         assert rlray.get(caller.ask.remote(1), timeout=PATIENCE) == 0
@@ -234,6 +247,9 @@ class TestNoCircles:
     def test_a_timeout_in_the_circle(self) -> None:
         caller = Caller.remote()
         assert rlray.get(caller.with_timeout.remote(caller, SLOW), timeout=PATIENCE) == "timeout"
+        one, two = Caller.remote(), Caller.remote()
+        [back] = rlray.get(one.asks_one_who_asks_back.remote(two, one, SLOW), timeout=PATIENCE)
+        assert rlray.get(back, timeout=PATIENCE) == 1
 
     def test_wait_for_any_of_several(self) -> None:
         caller = Caller.remote()

@@ -371,6 +371,8 @@ def test_rows_never_overlap_whatever_happened() -> None:
     rng.shuffle(spans)
     drawn = check(trace([Track(1, 1, "one", spans[::2]), Track(2, 2, "two", spans[1::2])]))
     assert len(drawn) == len(spans)
+    lengths = sorted(round(span.seconds * 1e6, 3) for span in spans)
+    assert sorted(span["dur"] for span in drawn) == pytest.approx(lengths, abs=0.005), "none is cut to fit"
 
 
 def test_a_trace_of_nothing(tmp_path: Path) -> None:
