@@ -12,8 +12,6 @@ from rlray.core import engine as engines
 from rlray.core.state import View
 from rlray.core.timeline import NOTABLE, trace, write
 
-EVERYTHING = 1_000_000_000  # rows
-
 
 def _engine() -> engines.Engine:
     if not engines.running():
@@ -47,6 +45,13 @@ def timeline(filename: str | os.PathLike[str] | None = None) -> list[dict[str, A
         return events
     write(events, filename)
     return None
+
+
+def metrics_text() -> str:
+    """What the run measures of itself, in Prometheus' text format. Raises: RuntimeError if the runtime is not up."""
+    from rlray.core import samples
+
+    return samples.metrics_text(look("metrics"))
 
 
 @contextmanager

@@ -6,13 +6,17 @@ The names of states and fields are Ray's (``ray.util.state``), where Ray has the
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rlray.core.error_text import error_text
 from rlray.core.timeline import Kind, Span, Track
+
+MOST_ROWS = 100_000  # that a process tells of
+Filter = tuple[str, str, Any]
+"""A field, "=" or "!=", and a value."""
 
 Report = Mapping[str, Any]
 """What `rlray.core.engine.Engine.inspect` returns: the node's part, a part for each process, and who did not answer."""
@@ -42,7 +46,7 @@ class TaskState(Row):
     task_id: str
     name: str
     state: str  # PENDING_ARGS_AVAIL, PENDING_NODE_ASSIGNMENT, SUBMITTED_TO_WORKER, RUNNING, RUNNING_IN_RAY_GET, ...
-    type: str  # NORMAL_TASK or ACTOR_TASK; nothing once it has ended
+    type: str  # NORMAL_TASK, ACTOR_TASK or ACTOR_CREATION_TASK; calls of `map` and generators say so
     job_id: str
     node_id: str
     actor_id: str | None = None
@@ -134,6 +138,18 @@ class GroupState(Row):
     bundles: tuple[Mapping[str, float], ...]
 
 
+@dataclass(frozen=True)
+class Running(Row):
+    """A call that runs."""
+
+    process: int
+    id: bytes
+    name: str
+    seconds: float
+    thread: int  # 0: it is a coroutine
+    method: bool  # of an actor
+
+
 class View:
     """A report, read. ``tracks`` are what was noted of ended calls, if that is wanted."""
 
@@ -168,23 +184,52 @@ class View:
 
     def tasks(self) -> list[TaskState]:
         """Calls that run, then those that wait, then those that have ended, the last ones first."""
-        running = {row[0]: (process, row[2]) for process, part in self._parts("running") for row in part}
+        running = {call.id: call for call in self.running()}
         waits = {row["task"]: row["what"] for _, part in self._parts("waits") for row in part if row["task"]}
-        living = [self._task(row, running, waits) for _, part in self._parts("tasks") for row in part]
+        rows = [row for _, part in self._parts("tasks") for row in part]
+        known = {row["id"] for row in rows}
+        rows += [self._seen_running(call) for call in running.values() if call.id not in known]
+        living = [self._task(row, running.get(row["id"]), waits.get(row["id"])) for row in rows]
         living.sort(key=lambda row: not row.state.startswith("RUNNING"))
         return living + self._ended({row.task_id for row in living})
 
     def _parts(self, key: str) -> Iterator[tuple[int, Any]]:
         return ((process, part[key]) for process, part in self.processes.items() if key in part)
 
-    def _task(
-        self, row: Mapping[str, Any], running: Mapping[bytes, tuple[int, float]], waits: Mapping[bytes, str]
-    ) -> TaskState:
+    def running(self) -> list[Running]:
+        """What runs, the longest first."""
+        rows = [
+            Running(process, row["id"], row["name"], part["now"] - row["began"], row["thread"], row["method"])
+            for process, part in self.processes.items()
+            for row in part.get("running", ())
+        ]
+        return sorted(rows, key=lambda row: -row.seconds)
+
+    def _seen_running(self, call: Running) -> dict[str, Any]:
+        """What is known of a call that runs and that its caller has not told of: it is stuck, or has told of others."""
+        worker = self._workers.get(call.process)
+        actor = worker["actor"] if worker is not None else None
+        kind = "ACTOR_TASK" if call.method else "NORMAL_TASK"
+        if actor is not None and call.id == actor[: len(call.id)]:
+            kind = "ACTOR_CREATION_TASK"
+        return {
+            "id": call.id,
+            "name": call.name,
+            "kind": kind,
+            "state": "RUNNING",
+            "actor": actor,
+            "parent": None,
+            "worker": call.process,
+            "attempt": 0,
+            "resources": worker["resources"] if worker is not None and not call.method else {},
+            "missing": (),
+        }
+
+    def _task(self, row: Mapping[str, Any], call: Running | None, waits: str | None) -> TaskState:
         state, worker, seconds = row["state"], row["worker"], None
-        if row["id"] in running:
-            worker, seconds = running[row["id"]]
-            what = waits.get(row["id"])
-            state = "RUNNING" if what is None else f"RUNNING_IN_RAY_{'GET' if what == 'get' else 'WAIT'}"
+        if call is not None:
+            worker, seconds = call.process, call.seconds
+            state = "RUNNING" if waits is None else f"RUNNING_IN_RAY_{waits.upper()}"
         return TaskState(
             task_id=row["id"].hex(),
             name=row["name"],
@@ -214,13 +259,18 @@ class View:
 
     def _ended_call(self, track: Track, span: Span) -> TaskState:
         to_wall = time.time() - time.perf_counter()
+        actor = track.actor if span.method else None
+        kind = "ACTOR_TASK" if span.method else "NORMAL_TASK"
+        if actor is not None and actor.startswith(span.task.hex()):
+            kind = "ACTOR_CREATION_TASK"
         return TaskState(
             task_id=span.task.hex(),
             name=span.name,
             state="FINISHED" if span.kind == Kind.CALL else "FAILED",
-            type="",
+            type=kind,
             job_id=self.node["job"],
             node_id=self.node["node"],
+            actor_id=actor,
             worker_id=_worker_id(track.process),
             worker_pid=track.pid,
             seconds=span.seconds,
@@ -239,10 +289,9 @@ class View:
         for _, part in self._parts("counts"):
             for name, _, state, many in part:
                 count(name, state, many)
-        for _, part in self._parts("running"):
-            for _, name, _ in part:
-                count(name, "RUNNING", 1)
-                count(name, "SUBMITTED_TO_WORKER", -1)
+        for call in self.running():
+            count(call.name, "RUNNING", 1)
+            count(call.name, "SUBMITTED_TO_WORKER", -1)
         for _, part in self._parts("finished"):
             for name, (many, _) in part.items():
                 count(name, "FINISHED", int(many))
@@ -274,7 +323,7 @@ class View:
             is_detached=one["detached"],
             required_resources=one["resources"],
             placement_group_id=one["group"].hex() or None,
-            death_cause=None if one["cause"] is None else str(pickle.loads(one["cause"])),
+            death_cause=None if one["cause"] is None else error_text(one["cause"]),
         )
 
     def workers(self) -> list[WorkerState]:
@@ -301,7 +350,7 @@ class View:
             actor_id=_hex(one["actor"]),
             class_name=actor["class_name"] if actor is not None else "",
             resources=one["resources"],
-            running=tuple((name, seconds) for _, name, seconds in part.get("running", ())),
+            running=tuple((row["name"], part["now"] - row["began"]) for row in part.get("running", ())),
             blocked=one.get("blocked", False),
             answers=process not in self.report["silent"],
         )
@@ -347,6 +396,10 @@ class View:
             ),
         )
 
+    def made(self) -> list[tuple[str, str, int, int]]:
+        """Values in sum: what made them, where they are, how many, and their bytes."""
+        return [tuple(row) for _, part in self._parts("totals") for row in part]
+
     def groups(self) -> list[GroupState]:
         """Every placement group."""
         return [
@@ -366,14 +419,14 @@ def _worker_id(process: int | None) -> str | None:
 _COMPARISONS: Mapping[str, Callable[[str, str], bool]] = {"=": str.__eq__, "!=": str.__ne__}
 
 
-def select(rows: Sequence[Any], filters: Sequence[tuple[str, str, Any]] | None, limit: int) -> list[Any]:
+def select(rows: Sequence[Any], filters: Sequence[Filter], limit: int) -> list[Any]:
     """The first ``limit`` rows that pass all ``filters``: (field, "=" or "!=", value), case aside, as in Ray.
 
     Raises: ValueError for an unknown field or comparison, or a limit below one.
     """
     if limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit!r}")
-    for key, comparison, value in filters or ():
+    for key, comparison, value in filters:
         if comparison not in _COMPARISONS:
             raise ValueError(f"a filter compares with '=' or '!=', got {comparison!r} in {(key, comparison, value)!r}")
         if rows and not hasattr(rows[0], key):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,6 +31,8 @@ _CATEGORIES = {
     Kind.PROFILE: "profile",
     Kind.RUNNING: "task,running",
 }
+_CALLS = (Kind.CALL, Kind.FAILED, Kind.RUNNING)
+_ROUNDING = 2  # nanoseconds that a span may seem to outlast the one that it lies in
 _COLOURS = {Kind.FAILED: "terrible", Kind.WAITING: "grey", Kind.RUNNING: "thread_state_runnable"}
 
 
@@ -42,6 +45,7 @@ class Span:
     task: bytes  # what ran in the meantime; zeros outside of tasks
     name: str
     kind: Kind
+    method: bool = False  # it is a call of an actor's method
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class Track:
     label: str
     spans: Sequence[Span]  # in no order
     full: bool = False  # older ones were overwritten
+    actor: str | None = None  # the id of the actor that it is, or was
 
 
 def trace(tracks: Iterable[Track]) -> list[dict[str, Any]]:
@@ -68,9 +73,9 @@ def trace(tracks: Iterable[Track]) -> list[dict[str, Any]]:
         events.append(_meta("process_name", track.process, 0, {"name": label}))
         events.append(_meta("process_sort_index", track.process, 0, {"sort_index": track.process}))
         rows = 0
-        for row, span in _rows(track.spans):
-            events.append(_event(track.process, row, span, start))
-            rows = max(rows, row + 1)
+        for placed in _rows(track.spans, start):
+            events.append(_event(track.process, placed))
+            rows = max(rows, placed.row + 1)
         events += [
             _meta("thread_name", track.process, row, {"name": f"calls {row}" if row else "calls"})
             for row in range(rows)
@@ -78,31 +83,60 @@ def trace(tracks: Iterable[Track]) -> list[dict[str, Any]]:
     return events
 
 
-def _rows(spans: Sequence[Span]) -> Iterator[tuple[int, Span]]:
-    """Each span with its row: what happens within a call in the row of the call, calls side by side in rows apart."""
-    ends: list[float] = []  # of the rows
-    row_of: dict[bytes, int] = {}
-    for span in sorted(spans, key=lambda one: (one.began, -one.seconds)):
-        row = row_of.get(span.task) if span.task != NO_TASK else None
-        if row is None or span.kind in (Kind.CALL, Kind.FAILED, Kind.RUNNING):
-            free = (i for i, end in enumerate(ends) if end <= span.began)
-            row = next(free, len(ends))
-            if row == len(ends):
-                ends.append(0.0)
-            row_of[span.task] = row
-        ends[row] = max(ends[row], span.began + span.seconds)
-        yield row, span
+@dataclass(slots=True)
+class _Placed:
+    """A span with its place in the trace; times are nanoseconds since the trace's start."""
+
+    span: Span
+    began: int
+    ended: int
+    row: int = 0
+
+    def holds(self, other: _Placed) -> bool:
+        """Whether the other, which does not begin earlier, happens within this one."""
+        one, two = self.span, other.span
+        inside = one.task == two.task and one.kind != Kind.WAITING and two.kind not in _CALLS
+        return inside and other.ended <= self.ended + _ROUNDING
 
 
-def _event(process: int, row: int, span: Span, start: float) -> dict[str, Any]:
+def _rows(spans: Sequence[Span], start: float) -> Iterator[_Placed]:
+    """Each span with its row: what happens within a call in the row of the call, calls side by side in rows apart.
+
+    Spans of a row either hold one another or do not touch.
+    """
+    rows: list[list[_Placed]] = []  # of each, what goes on, the innermost last
+    row_of: dict[bytes, int] = {}  # by task
+    busy: list[tuple[int, int]] = []  # (end, row), a heap
+    free: list[int] = []  # rows, a heap
+    for span in sorted(spans, key=lambda one: (one.began, -one.seconds, one.kind not in _CALLS)):
+        began = round((span.began - start) * 1e9)
+        placed = _Placed(span, began, max(began, round((span.began + span.seconds - start) * 1e9)))
+        while busy and busy[0][0] <= began:
+            heapq.heappush(free, heapq.heappop(busy)[1])
+        open_here = rows[row_of[span.task]] if span.task in row_of else []
+        while open_here and open_here[-1].ended <= began:
+            open_here.pop()
+        if open_here and open_here[-1].holds(placed):
+            placed.row, placed.ended = open_here[-1].row, min(placed.ended, open_here[-1].ended)
+            open_here.append(placed)
+        else:
+            placed.row = heapq.heappop(free) if free else len(rows)
+            rows[placed.row : placed.row + 1] = [[placed]]
+            row_of[span.task] = placed.row
+            heapq.heappush(busy, (placed.ended, placed.row))
+        yield placed
+
+
+def _event(process: int, placed: _Placed) -> dict[str, Any]:
+    span = placed.span
     event: dict[str, Any] = {
         "ph": "X",
         "name": span.name,
         "cat": _CATEGORIES[span.kind],
         "pid": process,
-        "tid": row,
-        "ts": round((span.began - start) * 1e6, 3),
-        "dur": round(span.seconds * 1e6, 3),
+        "tid": placed.row,
+        "ts": placed.began / 1e3,
+        "dur": (placed.ended - placed.began) / 1e3,
     }
     if span.task != NO_TASK:
         event["args"] = {"task_id": span.task.hex()}

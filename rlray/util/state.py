@@ -1,8 +1,8 @@
 """What the run does: tasks, actors, objects, workers, under the names that Ray gives them (``ray.util.state``).
 
-``filters`` are (field, "=" or "!=", value) triples, ``limit`` the most rows that are returned; ``detail`` is Ray's, and
-changes nothing: every field is always there. Every function asks each
-process of the run, waits a second at most for one that is stuck, and raises RuntimeError if the runtime is not up.
+``filters`` are (field, "=" or "!=", value) triples, ``limit`` the most rows that are returned, of which each process
+tells 100,000 at most; ``detail`` is Ray's, and changes nothing: every field is always there. Every function asks each
+process of the run, waits a second for one that is stuck, and raises RuntimeError if the runtime is not up.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from rlray.core.inspecting import EVERYTHING, look
-from rlray.core.state import ActorState, GroupState, ObjectState, TaskState, WorkerState, select
+from rlray.core.inspecting import look
+from rlray.core.state import ActorState, Filter, GroupState, ObjectState, TaskState, WorkerState, select
 
-Filters = Sequence[tuple[str, str, Any]] | None
+Filters = Sequence[Filter] | None
 
 _Row = TypeVar("_Row")
 
@@ -43,27 +43,27 @@ __all__ = [
 
 def list_tasks(*, filters: Filters = None, limit: int = _LIMIT, detail: bool = False) -> list[TaskState]:
     """Calls that run, then those that wait, then those that have ended and took a millisecond or more."""
-    return select(look("tasks", ended=True, limit=_read(filters, limit)).tasks(), filters, limit)
+    return select(look("tasks", ended=True, limit=limit, filters=filters or ()).tasks(), filters or (), limit)
 
 
 def list_actors(*, filters: Filters = None, limit: int = _LIMIT, detail: bool = False) -> list[ActorState]:
     """Actors, living ones first; the last thousand that have died, too."""
-    return select(look("tasks", limit=1).actors(), filters, limit)
+    return select(look("tasks", limit=1).actors(), filters or (), limit)
 
 
 def list_objects(*, filters: Filters = None, limit: int = _LIMIT, detail: bool = False) -> list[ObjectState]:
     """Values and who holds them, the largest first."""
-    return select(look("objects", limit=_read(filters, limit)).objects(), filters, limit)
+    return select(look("objects", limit=limit, filters=filters or ()).objects(), filters or (), limit)
 
 
 def list_workers(*, filters: Filters = None, limit: int = _LIMIT, detail: bool = False) -> list[WorkerState]:
     """The driver, every worker process and what it runs, and the last that have ended and how."""
-    return select(look("tasks", limit=1).workers(), filters, limit)
+    return select(look("tasks", limit=1).workers(), filters or (), limit)
 
 
 def list_placement_groups(*, filters: Filters = None, limit: int = _LIMIT, detail: bool = False) -> list[GroupState]:
     """Placement groups."""
-    return select(look("tasks", limit=1).groups(), filters, limit)
+    return select(look("tasks", limit=1).groups(), filters or (), limit)
 
 
 def get_task(id: str) -> TaskState | None:
@@ -101,7 +101,7 @@ def summarize_tasks() -> dict[str, Any]:
 def summarize_actors() -> dict[str, Any]:
     """Actors by class: how many are in which state."""
     summary: dict[str, dict[str, Any]] = {}
-    actors = list_actors(limit=EVERYTHING)
+    actors = look("tasks", limit=1).actors()
     for actor in actors:
         states = summary.setdefault(actor.class_name, {"class_name": actor.class_name, "state_counts": {}})
         states["state_counts"][actor.state] = states["state_counts"].get(actor.state, 0) + 1
@@ -111,22 +111,16 @@ def summarize_actors() -> dict[str, Any]:
 def summarize_objects() -> dict[str, Any]:
     """Values by what made them: how many, their bytes, and where they are."""
     summary: dict[str, dict[str, Any]] = {}
-    objects = list_objects(limit=EVERYTHING)
-    for one in objects:
-        row = summary.setdefault(one.call_site, {"total_objects": 0, "total_bytes": 0, "where_counts": {}})
-        row["total_objects"] += 1
-        row["total_bytes"] += one.object_size
-        row["where_counts"][one.where] = row["where_counts"].get(one.where, 0) + 1
+    for maker, where, count, size in look("objects", limit=0).made():
+        row = summary.setdefault(maker, {"total_objects": 0, "total_bytes": 0, "where_counts": {}})
+        row["total_objects"] += count
+        row["total_bytes"] += size
+        row["where_counts"][where] = row["where_counts"].get(where, 0) + count
     return {
         "summary": summary,
-        "total_objects": len(objects),
-        "total_size_mb": sum(one.object_size for one in objects) / 1e6,
+        "total_objects": sum(row["total_objects"] for row in summary.values()),
+        "total_size_mb": sum(row["total_bytes"] for row in summary.values()) / 1e6,
     }
-
-
-def _read(filters: Filters, limit: int) -> int:
-    """How many rows to read from each process: those that a filter leaves out do not count."""
-    return EVERYTHING if filters else limit
 
 
 def _one(rows: Sequence[_Row]) -> _Row | None:

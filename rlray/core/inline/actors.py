@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import inspect
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -132,12 +133,15 @@ class Actor(ABC):
 
     def _make_here(self) -> bool:
         running.set(self.construct)
+        began = time.perf_counter()
         try:
             args, kwargs = self._runner.arguments(self.construct)
             instance = self._class(*args, **kwargs)
         except BaseException as error:  # also SystemExit: the caller is told
+            self._engine.constructed(self, began, failed=True)
             self.end(dumps_error(task_error(f"{self.class_name}.__init__", error, where(self))))
             return False
+        self._engine.constructed(self, began, failed=False)
         with self._values.lock:
             if self.state == "dead":
                 return False

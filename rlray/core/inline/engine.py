@@ -317,8 +317,13 @@ class Inline(Engine):
         else:
             call()
 
+    def constructed(self, actor: Actor, began: float, failed: bool) -> None:
+        """The constructor of an actor has ended."""
+        self._looking.constructed(actor, began, failed)
+
     def gone(self, actor: Actor) -> None:
         """An actor has died: its name and its resources are free again."""
+        self._looking.died(actor)
         with self.values.lock:
             self._actors.pop(actor.id, None)
             if actor.name is not None and self._names.get((actor.namespace, actor.name)) is actor:

@@ -7,16 +7,16 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlray.core.calls import call_kind
-from rlray.core.inline.actors import LifeRef
+from rlray.core.inline.actors import Actor, LifeRef
 from rlray.core.inline.jobs import Job
 from rlray.core.inline.values import Entry
 from rlray.core.resources import amounts
 from rlray.core.stacks import users_part
-from rlray.core.state import Report
+from rlray.core.state import MOST_ROWS, Filter, Report
 from rlray.core.timeline import NOTABLE, Kind, Span, Track
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _PROCESS = 0
 _MOST = 1 << 18  # spans kept
+_DEAD_KEPT = 1_000  # dead actors of which one can still be told
 
 
 class Looking:
@@ -33,8 +34,10 @@ class Looking:
         self._engine = engine
         self._least = 0.0 if everything else NOTABLE
         self._spans: deque[Span] = deque(maxlen=_MOST)
+        self._started = time.time()
         self._finished: dict[str, list[float]] = {}
         self._failed: Counter[str] = Counter()
+        self._dead: deque[dict[str, Any]] = deque(maxlen=_DEAD_KEPT)
 
     def ended(self, job: Job, failed: bool) -> None:
         """A job is over."""
@@ -47,36 +50,58 @@ class Looking:
             total[0] += 1
             total[1] += seconds
         if job.began and seconds >= self._least:
-            self.note(job.began, seconds, name, Kind.FAILED if failed else Kind.CALL, job.id)
+            kind = Kind.FAILED if failed else Kind.CALL
+            self.note(job.began, seconds, name, kind, job.id, job.actor is not None)
 
-    def note(self, began: float, seconds: float, name: str, kind: Kind, task: bytes) -> None:
+    def constructed(self, actor: Actor, began: float, failed: bool) -> None:
+        """The constructor of an actor has ended."""
+        seconds, kind = time.perf_counter() - began, Kind.FAILED if failed else Kind.CALL
+        if seconds >= self._least:
+            self.note(began, seconds, f"{actor.class_name}.__init__", kind, actor.construct.id, method=True)
+
+    def died(self, actor: Actor) -> None:
+        """An actor is dead."""
+        self._dead.append(_actor(actor))
+
+    def note(self, began: float, seconds: float, name: str, kind: Kind, task: bytes, method: bool = False) -> None:
         """Note a span."""
-        self._spans.append(Span(began, seconds, _short(task), name, kind))
+        self._spans.append(Span(began, seconds, task, name, kind, method))
 
     def tracks(self) -> list[Track]:
         """The one track of this process."""
         now = time.perf_counter()
         under_way = [
-            Span(job.began, now - job.began, _short(job.id), job.spec.name, Kind.RUNNING) for job in self._running()
+            Span(job.began, now - job.began, job.id, job.spec.name, Kind.RUNNING, job.actor is not None)
+            for job in self._running()
         ]
         return [Track(_PROCESS, os.getpid(), "inline", [*self._spans, *under_way], len(self._spans) == _MOST)]
 
-    def report(self, kind: str, limit: int = 1) -> Report:
-        """As `rlray.core.engine.Engine.inspect`."""
-        part: dict[str, Any] = {"pid": os.getpid()}
+    def report(self, kind: str, limit: int = 1, filters: Sequence[Filter] = ()) -> Report:
+        """As `rlray.core.engine.Engine.inspect`. Filters are left to whoever asks."""
+        limit = MOST_ROWS if filters else limit
+        running = [
+            {
+                "id": job.id,
+                "name": job.spec.name,
+                "began": job.began,
+                "thread": job.thread or 0,
+                "method": job.actor is not None,
+            }
+            for job in self._running()
+        ]
+        part: dict[str, Any] = {"pid": os.getpid(), "now": time.perf_counter(), "running": running, "concurrency": ""}
         if kind in ("tasks", "metrics"):
             part |= self._tasks(limit)
         if kind in ("objects", "metrics"):
             part |= self._objects(limit)
         if kind == "stacks":
-            part |= {"threads": _stacks(), "coroutines": [], "running": part.get("running", [])}
+            part |= {"threads": _stacks(), "coroutines": [], "waits": []}
         return {"node": self._standing(), "processes": {_PROCESS: part}, "silent": []}
 
     def _running(self) -> list[Job]:
         return [job for job in list(self._engine.runner.pending.values()) if job.began and not job.done]
 
     def _tasks(self, limit: int) -> dict[str, Any]:
-        now = time.perf_counter()
         rows: list[dict[str, Any]] = []
         counts: Counter[tuple[str, str, str]] = Counter()
         for job in list(self._engine.runner.pending.values()):
@@ -105,16 +130,16 @@ class Looking:
             "counts": [(*key, count) for key, count in counts.items()],
             "finished": {name: tuple(total) for name, total in self._finished.items()},
             "failed": dict(self._failed),
-            "running": [(job.id, job.spec.name, now - job.began) for job in self._running()],
             "waits": [],
         }
 
     def _objects(self, limit: int) -> dict[str, Any]:
         rows: list[dict[str, Any]] = []
-        totals: dict[str, list[int]] = {}
+        totals: dict[tuple[str, str], list[int]] = {}
         for object_id, entry in self._values():
             where, size = _where_and_size(entry)
-            total = totals.setdefault(where, [0, 0])
+            maker = entry.job.spec.name if entry.job is not None else ""
+            total = totals.setdefault((maker, where), [0, 0])
             total[0] += 1
             total[1] += size
             rows.append(
@@ -122,7 +147,7 @@ class Looking:
                     "id": object_id,
                     "size": size,
                     "where": where,
-                    "maker": entry.job.spec.name if entry.job is not None else "",
+                    "maker": maker,
                     "local": 1,
                     "holders": {},
                     "in_calls": False,
@@ -132,8 +157,9 @@ class Looking:
         rows.sort(key=lambda row: -row["size"])
         return {
             "owned": rows[:limit],
-            "totals": {where: tuple(total) for where, total in totals.items()},
+            "totals": [(*key, *total) for key, total in totals.items()],
             "borrowed": [],
+            "read": 0,
             "warm": 0,
             "arrays": 0,
         }
@@ -155,26 +181,11 @@ class Looking:
             "driver_pid": os.getpid(),
             "namespace": context.namespace,
             "logs": "",
+            "started": self._started,
             "workers": [],
             "dead": [],
             "deaths": 0,
-            "actors": [
-                {
-                    "id": actor.id,
-                    "class_name": actor.class_name,
-                    "name": (actor.namespace, actor.name) if actor.name else None,
-                    "state": actor.state,
-                    "waits": not actor.construct.ready and actor.state == "pending",
-                    "worker": _PROCESS,
-                    "restarts": actor.restarts,
-                    "detached": actor.detached,
-                    "creator": _PROCESS,
-                    "resources": amounts(actor.construct.request.resources),
-                    "group": actor.construct.request.group,
-                    "cause": None,
-                }
-                for actor in engine.actors()
-            ],
+            "actors": [*map(_actor, engine.actors()), *self._dead],
             "groups": engine.groups.rows(),
             "demand": [],
             "total": total,
@@ -183,14 +194,29 @@ class Looking:
         }
 
 
-def _short(task: bytes) -> bytes:
-    """An id of this engine in the length that traces use."""
-    return task[-10:].rjust(10, b"\0")
+def _actor(actor: Actor) -> dict[str, Any]:
+    return {
+        "id": actor.id,
+        "class_name": actor.class_name,
+        "name": (actor.namespace, actor.name) if actor.name else None,
+        "state": actor.state,
+        "waits": not actor.construct.ready and actor.state == "pending",
+        "worker": _PROCESS,
+        "restarts": actor.restarts,
+        "detached": actor.detached,
+        "creator": _PROCESS,
+        "resources": amounts(actor.construct.request.resources),
+        "group": actor.construct.request.group,
+        "cause": actor.cause[1] if actor.state == "dead" else None,
+    }
 
 
-def _stacks() -> list[tuple[str, str]]:
+def _stacks() -> list[tuple[str, int, str]]:
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    return [(names.get(ident, f"thread {ident}"), users_part(frame)) for ident, frame in sys._current_frames().items()]
+    return [
+        (names.get(ident, f"thread {ident}"), ident, users_part(frame))
+        for ident, frame in sys._current_frames().items()
+    ]
 
 
 def _where_and_size(entry: Entry) -> tuple[str, int]:

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LOOK = 5.0  # seconds after which a waiting `get` looks whether it could wait for ever, then twice that, and so on
-_SLOW = 40.0  # from here on it says each time what it waits for
+_SLOW = 40.0  # seconds: from here on a `get` says each time that it looks what it waits for
 
 
 class Awaiting:
@@ -29,11 +28,12 @@ class Awaiting:
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
         """The values, waited for; raises the first error among them, or GetTimeoutError."""
-        look_in = _LOOK
-        while not self.wait_for(refs, look_in if timeout is None else timeout, timeout is None):
+        look_in = self._client.settings.look_after
+        waiting = self._waiting("get", refs, timeout is None)
+        while not self._all_there(waiting, look_in if timeout is None else timeout):
             if timeout is not None:
                 raise exc.GetTimeoutError(f"get timed out after {timeout:g} s; {self._missing(refs)}")
-            self._check_for_deadlock(refs)
+            self._check_for_deadlock(waiting)
             if look_in >= _SLOW:
                 logger.warning("get has waited for %g s: %s", look_in, self._missing(refs))
             look_in *= 2
@@ -42,13 +42,16 @@ class Awaiting:
                 self._client.values.load(ref)
         return [self._client.values.load(ref) for ref in refs]
 
-    def wait_for(self, refs: Sequence[ObjectRef], timeout: float | None = None, for_ever: bool = False) -> bool:
-        """Wait until all values, or an error among them, are there; False if time ran out.
+    def wait_for(self, refs: Sequence[ObjectRef], timeout: float | None = None) -> bool:
+        """Wait until all values, or an error among them, are there; False if time ran out."""
+        return self._all_there(self._waiting("get", refs, timeout is None), timeout)
 
-        ``for_ever``: whoever waits goes on then.
-        """
-        references = self._client.references
-        entries = [references.entry(ref) for ref in refs]
+    def _waiting(self, what: str, refs: Sequence[ObjectRef], for_ever: bool) -> Waiting:
+        entries = [self._client.references.entry(ref) for ref in refs]
+        return Waiting(what, entries, len(entries), for_ever)
+
+    def _all_there(self, waiting: Waiting, timeout: float | None) -> bool:
+        references, entries = self._client.references, waiting.entries
         with self._client.loop.lock:
             for entry in entries:
                 if entry.payload is None:
@@ -68,7 +71,7 @@ class Awaiting:
                 return any(entry.payload is not None and entry.payload[0] == "error" for entry in entries[at:])
             return False
 
-        return self._client.wait_until(done, timeout, Waiting("get", entries, count, for_ever or timeout is None))
+        return self._client.wait_until(done, timeout, waiting)
 
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
@@ -103,25 +106,32 @@ class Awaiting:
             for entry in entries:
                 if references.when_ready(entry, arrived):
                     there += 1
+        needs_all = timeout is None and count == len(entries)
+        look_in = self._client.settings.look_after if needs_all else timeout
+        waiting = Waiting("wait", entries, count, timeout is None)
         try:
-            self._client.wait_until(lambda: there >= count, timeout, Waiting("wait", entries, count, timeout is None))
+            while not self._client.wait_until(lambda: there >= count, look_in, waiting):
+                if look_in is None or not needs_all:
+                    break
+                self._check_for_deadlock(waiting)
+                look_in *= 2
         finally:
             if there < len(entries):
                 with self._client.loop.lock:
                     references.forget_waiting(entries, arrived)
 
-    def _check_for_deadlock(self, refs: Sequence[ObjectRef]) -> None:
+    def _check_for_deadlock(self, waiting: Waiting) -> None:
         """Raise DeadlockError if this call waits for itself, by way of others."""
         client = self._client
         task = client.hooks.running_id() if client.hooks is not None else None
         if task is None:
             return
-        with client.reports.still_waiting(refs, task):  # others of the circle may look at the same time
+        with client.reports.still(waiting):  # others of the circle may look at the same time
             circle = client.ask("deadlock", task)
         if circle is not None:
             raise exc.DeadlockError(
-                f"get would wait for ever: {circle}. Let one of these pass on a reference instead of waiting for its "
-                "value, or give its actor max_concurrency=2"
+                f"{waiting.what} would wait for ever: {circle}. Let one of these pass on a reference instead of "
+                "waiting for its value, or give its actor max_concurrency=2"
             )
 
     def _missing(self, refs: Sequence[ObjectRef]) -> str:

@@ -301,8 +301,9 @@ class Client(Engine):
             return True
         hooks, thread = self.hooks, threading.get_ident()
         waiting.task = hooks.running_id() if hooks is not None else None
-        waiting.began = time.perf_counter()
+        waiting.began = waiting.began or time.perf_counter()
         self.reports.waiting[thread] = waiting
+        in_time = True
         try:
             if hooks is None:
                 in_time = self.loop.run_until(lambda: done() or self._broken is not None, timeout)
@@ -315,7 +316,7 @@ class Client(Engine):
         finally:
             self.reports.waiting.pop(thread, None)
             seconds = time.perf_counter() - waiting.began
-            if seconds >= self.recorder.least:
+            if seconds >= self.recorder.least and (in_time or not waiting.for_ever):
                 self.recorder.add(waiting.began, seconds, waiting.what, Kind.WAITING, waiting.task or NO_TASK)
         if not done():
             self.check_alive()
@@ -551,6 +552,7 @@ class Client(Engine):
             self._cancel(entry.task, force and entry.task.actor is None, recursive)
 
     def _on_report(self, node: int, ticket: int, kind: str, options: Mapping[str, Any]) -> None:
+        self.tell_node(("reporting", ticket))  # with a million values it may take longer than one waits for the stuck
         try:
             answer = self.reports.make(kind, options)
         except Exception as why:  # whoever looks in is told, and the run goes on

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import io
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlray.core.engine import CHUNK, STREAMING
 from rlray.core.local.jobs import Answer, Job
 from rlray.core.local.loop import Loop
+from rlray.core.stacks import awaited_part
 
 if TYPE_CHECKING:
     from rlray.core.local.executor import Executor
@@ -44,6 +44,8 @@ def _sizes(limit: int, groups: Mapping[str, int]) -> dict[str | None, int]:
 class Concurrency(ABC):
     """Runs calls of an actor; they start in the order in which they came, within their group."""
 
+    kind: Literal["threads", "coroutines"]
+
     @abstractmethod
     def start(self, jobs: Sequence[Job]) -> None:
         """Calls have arrived. Called by whoever polls, under the loop's lock."""
@@ -59,8 +61,8 @@ class Concurrency(ABC):
     def close(self) -> None:
         """Begin no more calls; when those under way have ended, `Executor.depart`. Called by one of them."""
 
-    def stacks(self) -> list[tuple[str, str]]:
-        """What calls do that are not on threads: name and stack of each."""
+    def stacks(self) -> list[tuple[bytes, str]]:
+        """What calls do that are not on threads: task and stack of each."""
         return []
 
     @abstractmethod
@@ -70,6 +72,8 @@ class Concurrency(ABC):
 
 class Threads(Concurrency):
     """A number of threads per group."""
+
+    kind = "threads"
 
     def __init__(self, executor: Executor, limit: int, groups: Mapping[str, int]) -> None:
         self._executor = executor
@@ -113,6 +117,7 @@ class Threads(Concurrency):
                 answer = executor.cancelled(job)
             else:
                 running.set(job)
+                job.thread = threading.get_ident()
                 executor.beside[job.id] = job
                 answer = executor.perform(job)
                 del executor.beside[job.id]
@@ -135,6 +140,8 @@ class Threads(Concurrency):
 
 class Coroutines(Concurrency):
     """Coroutines on one event loop, which polls the sockets as well: nothing is handed from thread to thread."""
+
+    kind = "coroutines"
 
     def __init__(self, executor: Executor, limit: int, groups: Mapping[str, int]) -> None:
         self._executor = executor
@@ -194,15 +201,8 @@ class Coroutines(Concurrency):
     def close(self) -> None:
         self._closed = True
 
-    def stacks(self) -> list[tuple[str, str]]:
-        found = []
-        for job in list(self._executor.beside.values()):
-            task = self._tasks.get(job.id)
-            if task is not None:
-                text = io.StringIO()
-                task.print_stack(file=text)
-                found.append((job.spec.name, text.getvalue()))
-        return found
+    def stacks(self) -> list[tuple[bytes, str]]:
+        return [(task_id, awaited_part(task.get_coro())) for task_id, task in list(self._tasks.items())]
 
     async def _run(self, job: Job) -> None:
         from rlray.core.local.executor import running

@@ -16,6 +16,7 @@ from rlray.core.local.endings import end_session, how_it_ended
 from rlray.core.local.logs import LogPrinter
 from rlray.core.local.settings import DRIVER, NODE, ZYGOTE, RunSettings
 from rlray.core.local.spawn import Spawned
+from rlray.core.local.stuck import Stuck
 from rlray.core.local.wire import Connection
 
 _START_TIMEOUT = 60.0  # seconds
@@ -34,6 +35,7 @@ class Driver(Client):
         self._down = False
         self._owner_pid = os.getpid()
         self._spawned, self._zygote = spawned, spawned.process
+        self._stuck = Stuck(settings.stack_path(DRIVER))
         super().__init__(settings, DRIVER, spawned.node)
         self.loop.adopt(spawned.lifeline, ZYGOTE)
         try:
@@ -45,6 +47,7 @@ class Driver(Client):
             raise
         self.loop.start_background()
         self._hints = DriverHints()
+        self._stuck.answer()
 
     def _last_words(self) -> str:
         """What the processes said that did not start."""
@@ -82,6 +85,7 @@ class Driver(Client):
             self._zygote.send_signal(signal.SIGKILL)  # its children follow
             self._zygote.wait()
             end_session(self._zygote.pid)
+        self._stuck.forget()
         self._remove_directories()
 
     def _remove_directories(self) -> None:

@@ -22,9 +22,10 @@ from rlray.core.exceptions import ActorDiedError, ActorExit, TaskCancelledError,
 from rlray.core.local import logs
 from rlray.core.local.client import Client
 from rlray.core.local.environments import set_up
+from rlray.core.local.hooks import Concurrent
 from rlray.core.local.interrupts import Interrupts
 from rlray.core.local.jobs import Answer, Answers, Job, receive
-from rlray.core.local.references import Payload, owner_of
+from rlray.core.local.references import Payload, owner_of, task_of
 from rlray.core.local.wire import Message
 from rlray.core.refs import ObjectRef
 from rlray.core.resources import Request, amounts
@@ -78,6 +79,7 @@ class Executor:
         self._announced = ""
         self._main = threading.main_thread().ident
         self._current: Job | None = None  # on the main thread
+        self._constructing: tuple[bytes, float] | None = None  # the actor's constructor, and when it began
         self.beside: dict[bytes, Job] = {}  # on other threads, and as coroutines
         self._recorder = client.recorder
         callers = (Executor.perform, Executor._run_chunk, Executor._send_all)
@@ -520,20 +522,37 @@ class Executor:
         return running.get()
 
     def running_id(self) -> bytes | None:
-        """The id of the task that the calling thread runs."""
+        """The id of the task that the calling thread runs, or of the constructor of an actor."""
         job = self._job_here()
-        return job.id if job is not None else None
+        if job is not None:
+            return job.id
+        constructing = self._constructing
+        return constructing[0] if constructing is not None and threading.get_ident() == self._main else None
 
-    def under_way(self) -> list[Job]:
+    def under_way(self) -> list[dict[str, Any]]:
         """What this process runs at this moment."""
-        return [*filter(None, [self._current]), *self.beside.values()]
+        actor, constructing = self._actor, self._constructing
+        rows = [
+            (job.id, job.spec.name, job.began, job.thread or (0 if job.id in self.beside else self._main))
+            for job in [*filter(None, [self._current]), *self.beside.values()]
+            if job.began
+        ]
+        if actor is not None and constructing is not None:
+            rows.append((constructing[0], f"{actor.class_name}.__init__", constructing[1], self._main))
+        return [
+            {"id": task_id, "name": name, "began": began, "thread": thread, "method": actor is not None}
+            for task_id, name, began, thread in rows
+        ]
 
-    def is_serial(self) -> bool:
-        """Whether this is an actor that runs one call at a time."""
-        return self._actor is not None and self._actor.concurrency is None
+    def concurrency(self) -> Concurrent:
+        """How many calls this process runs at a time."""
+        actor = self._actor
+        if actor is None:
+            return "task"
+        return "serial" if actor.concurrency is None else actor.concurrency.kind
 
-    def coroutine_stacks(self) -> list[tuple[str, str]]:
-        """What the coroutines of an actor do: name and stack of each."""
+    def coroutine_stacks(self) -> list[tuple[bytes, str]]:
+        """What the coroutines of an actor do: task and stack of each."""
         actor = self._actor
         return actor.concurrency.stacks() if actor is not None and actor.concurrency is not None else []
 
@@ -569,7 +588,7 @@ class Executor:
         client = self._client
         info = pickle.loads(spec["info"])
         logs.announce(info.class_name)
-        self._recorder.label(f"{info.class_name} {spec['name']!r}" if spec["name"] else info.class_name)
+        self._recorder.become(f"{info.class_name} {spec['name']!r}" if spec["name"] else info.class_name, actor_id)
         self._functions.clear()  # from here on targets are methods
         actor = _ActorState(actor_id, info.class_name, info, spec["name"], request, restarts)
         self._actor = actor
@@ -584,7 +603,7 @@ class Executor:
             from rlray.core.local.concurrency import concurrency_of  # asyncio, which few programs need
 
             concurrency = concurrency_of(cls, spec["max_concurrency"], spec["concurrency_groups"] or {}, self)
-            actor.instance = cls(*args, **kwargs)
+            actor.instance = self._construct(actor, cls, args, kwargs)
         except BaseException as error:  # also SystemExit: the caller is told
             failure = task_error(f"{info.class_name}.__init__", error, f"pid={os.getpid()}, actor {info.class_name}")
             client.tell_node(("actor_failed", actor_id, dumps_error(failure)))
@@ -593,3 +612,17 @@ class Executor:
         client.tell_node(("actor_ready", actor_id))
         if concurrency is not None:
             concurrency.run(client.loop)
+
+    def _construct(self, actor: _ActorState, cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """The instance. Whoever looks in sees the constructor as a call of the actor."""
+        began, task, kind = time.perf_counter(), task_of(actor.id), Kind.FAILED
+        self._constructing = (task, began)
+        try:
+            instance = cls(*args, **kwargs)
+            kind = Kind.CALL
+        finally:
+            self._constructing = None
+            seconds = time.perf_counter() - began
+            if seconds >= self._recorder.least:
+                self._recorder.add(began, seconds, f"{actor.class_name}.__init__", kind, task)
+        return instance

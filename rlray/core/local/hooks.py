@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from rlray.core.local.jobs import Job
 from rlray.core.local.wire import Message
 from rlray.core.resources import Request
+
+Concurrent = Literal["task", "serial", "threads", "coroutines"]
+"""A task at a time, or an actor: one call at a time, calls on threads, or coroutines."""
 
 
 class Hooks(Protocol):
@@ -32,14 +34,14 @@ class Hooks(Protocol):
     def running_request(self) -> Request | None:
         """What the running task or actor was given; None outside of both."""
 
-    def under_way(self) -> Sequence[Job]:
-        """What this process runs at this moment."""
+    def under_way(self) -> list[dict[str, Any]]:
+        """What this process runs at this moment: id, name, when it began, the thread, whether it is an actor's."""
 
-    def is_serial(self) -> bool:
-        """Whether this is an actor that runs one call at a time."""
+    def concurrency(self) -> Concurrent:
+        """How many calls this process runs at a time."""
 
-    def coroutine_stacks(self) -> list[tuple[str, str]]:
-        """What the coroutines of an actor do: name and stack of each."""
+    def coroutine_stacks(self) -> list[tuple[bytes, str]]:
+        """What the coroutines of an actor do: task and stack of each."""
 
     def running_id(self) -> bytes | None:
-        """The id of the task that the calling thread runs."""
+        """The id of the task that the calling thread runs, or of the constructor of an actor."""

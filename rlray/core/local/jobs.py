@@ -42,7 +42,7 @@ class JobSpec:
 class Job:
     """A task that has arrived."""
 
-    __slots__ = ("args", "arguments", "began", "caller", "dependencies", "id", "refs", "slots", "spec")
+    __slots__ = ("args", "arguments", "began", "caller", "dependencies", "id", "refs", "slots", "spec", "thread")
 
     def __init__(self, caller: int, spec: JobSpec, task_id: bytes, args: tuple[Any, ...] | None) -> None:
         self.caller = caller
@@ -50,6 +50,7 @@ class Job:
         self.id = task_id
         self.args = args  # the arguments, if they came as they are
         self.began = 0.0  # on the clock of `time.perf_counter`; 0: not yet
+        self.thread = 0  # that runs it; 0: the main thread, or none, since it is a coroutine
         self.arguments: Payload = ()
         self.refs: Sequence[ObjectRef] = ()
         self.slots: Sequence[Slot] = ()

@@ -23,6 +23,8 @@ from rlray.core.local.visit import announce
 from rlray.core.resources import node_resources
 from rlray.core.runtime_env import canonical
 
+_LOOK_VARIABLE = "RLRAY_DEADLOCK_SECONDS"
+
 
 def start(
     spawned: Spawned,
@@ -70,6 +72,7 @@ def start(
         threads_set="OMP_NUM_THREADS" in os.environ,
         environment=environment,
         timeline=timeline,
+        look_after=_look_after(),
     )
     try:
         set_capacity(spawned.store_fd, capacity)
@@ -103,6 +106,18 @@ def _check(
     for module in preload:
         if importlib.util.find_spec(module) is None:
             raise ModuleNotFoundError(f"preload of init() names {module!r}, which is not installed")
+
+
+def _look_after() -> float:
+    """Seconds after which a wait without a timeout is looked at for calls that wait for each other."""
+    text = os.environ.get(_LOOK_VARIABLE, "5")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise ValueError(f"the environment variable {_LOOK_VARIABLE} is a number of seconds above 0, got {text!r}")
+    return seconds
 
 
 def _short_temp() -> str:

@@ -22,7 +22,7 @@ from rlray.core.local.loop import Loop
 from rlray.core.local.memory import Memory
 from rlray.core.local.records import Actor, Group
 from rlray.core.local.references import owner_of
-from rlray.core.local.settings import DRIVER, FIRST_WORKER, NODE, STUCK_SIGNAL, VISITOR, ZYGOTE, RunSettings
+from rlray.core.local.settings import DRIVER, FIRST_WORKER, NODE, VISITOR, ZYGOTE, RunSettings
 from rlray.core.local.standing import Standing
 from rlray.core.local.store import Arena
 from rlray.core.local.wire import Connection, Message
@@ -62,7 +62,7 @@ class Node:
             lambda: list(self._clients), self._send, self._loop.call_later, self._standing, self._ask_for_stack
         )
         self._deadlocks: tuple[dict[str, Any], Deadlocks] | None = None  # a report that several ask about
-        self._recording = 0  # how many visitors want every call noted
+        self._recording: set[Connection] = set()  # visitors who want every call noted
         self._catching_up = False
         self._stop = False
         self._loop.listen(settings.socket_path(NODE))
@@ -232,7 +232,10 @@ class Node:
                 self._deadlocks = report, Deadlocks(report)
             self._send(client, ("reply", ticket, self._deadlocks[1].of(task)))
 
-        self._inspections.ask("tasks", {"limit": _MOST_TASKS}, answer)
+        self._inspections.ask("tasks", {"limit": _MOST_TASKS}, answer, shared=True)
+
+    def _on_reporting(self, client: int, ticket: int) -> None:
+        self._inspections.at_work(client, ticket)
 
     def _on_reported(self, client: int, ticket: int, report: Any) -> None:
         self._inspections.reported(client, ticket, report)
@@ -243,21 +246,28 @@ class Node:
             case ("inspect", kind, options):
                 self._inspections.ask(kind, options, lambda answer: self._loop.send(visitor, ("reply", answer)))
             case ("record", seconds):
-                self._record(1)
-                self._loop.call_later(seconds, lambda: self._record(-1))
+                self._recording.add(visitor)
+                self._tell_recording()
+                self._loop.call_later(seconds, lambda: self._recorded(visitor))
 
-    def _record(self, change: int) -> None:
-        self._recording += change
+    def _recorded(self, visitor: Connection) -> None:
+        """A visitor has had what it wanted, or is gone."""
+        if visitor in self._recording:
+            self._recording.discard(visitor)
+            self._tell_recording()
+            self._loop.send(visitor, ("reply", None))
+
+    def _tell_recording(self) -> None:
         for client in list(self._clients):
-            self._send(client, ("record", self._recording > 0))
+            self._send(client, ("record", bool(self._recording)))
 
     def _ask_for_stack(self, process: int) -> str | None:
-        """A worker does not answer: let it write what its threads do; returns the file that it writes to."""
-        if process == DRIVER or STUCK_SIGNAL is None:
-            return None
+        """A process does not answer: let it write what its threads do; returns the file that it writes to."""
         path = self._settings.stack_path(process)
-        with suppress(OSError):
-            os.truncate(path, 0)
+        try:
+            os.truncate(path, 0)  # it is there: the process will not die of the signal
+        except OSError:
+            return None
         self._loop.send(self._zygote, ("stack", process))
         return path
 
@@ -325,6 +335,8 @@ class Node:
     def _lost(self, connection: Connection) -> None:
         if connection.peer in (DRIVER, ZYGOTE):
             self._stop = True
+        elif connection.peer == VISITOR:
+            self._recorded(connection)
         elif connection.peer is not None and self._clients.get(connection.peer) is connection:
             self._do([do.KillWorker(connection.peer)])  # a worker without us is of no use; its exit is told later
 

@@ -14,7 +14,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ _DELAY = 1.0  # seconds after which a span is written at the latest, when the ne
 _MOST = 1 << 18  # spans kept of a process: 8 MB
 _MOST_NAMES = 1 << 12
 _OTHERS = "(other names)"
+_KINDS = tuple(Kind)
+_NEVER = float("inf")
 
 
 class Recorder:
@@ -49,22 +51,26 @@ class Recorder:
         self._fd = -1
         self._names_fd = -1
         self._names: dict[str, int] = {}
-        self._label = ""
+        self._identity: dict[str, object] = {"pid": os.getpid(), "label": "", "actor": None, "since": None}
 
     def record(self, everything: bool) -> None:
         """Note all spans from now on, or, unless the run was started so, only notable ones again."""
-        if self.least <= NOTABLE:  # else the disk has refused
+        if self._notes():
             self.least = 0.0 if everything or self._everything else NOTABLE
 
-    def label(self, text: str) -> None:
-        """What the process is, for people."""
+    def become(self, label: str, actor: bytes) -> None:
+        """The process is an actor from here on, called so for people."""
         with self._lock:
-            self._label = text
+            self._identity |= {"label": label, "actor": actor.hex(), "since": time.perf_counter()}
             if self._names_fd >= 0:
-                self._note({"label": text})
+                self._note(self._identity)
+
+    def _notes(self) -> bool:
+        """Whether anything is noted at all: not once the disk has refused, nor when closed."""
+        return self.least <= NOTABLE
 
     def add(self, began: float, seconds: float, name: str, kind: Kind, task: bytes) -> None:
-        """Note a span of at least `least` seconds."""
+        """Note a span. Worth a call are those of at least `least` seconds."""
         number = self._names.get(name)
         if number is None:
             with self._lock:
@@ -82,7 +88,7 @@ class Recorder:
     def close(self) -> None:
         """Note nothing any more."""
         with self._lock:
-            self.least = float("inf")
+            self.least = _NEVER
             for fd in (self._fd, self._names_fd):
                 if fd >= 0:
                     os.close(fd)
@@ -109,7 +115,7 @@ class Recorder:
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
         self._fd = os.open(f"{self._path}.spans", flags, 0o600)
         self._names_fd = os.open(f"{self._path}.names", flags | os.O_APPEND, 0o600)
-        self._note({"pid": os.getpid(), "label": self._label})
+        self._note(self._identity)
         for name in list(self._names):
             self._note({"name": name})
 
@@ -123,7 +129,7 @@ class Recorder:
             at = self._count % _MOST
             room = (_MOST - at) * _SPAN.size
             self._count += count
-            if self.least <= NOTABLE:
+            if self._notes():
                 try:
                     if self._fd < 0:
                         self._open()
@@ -133,9 +139,9 @@ class Recorder:
                     self._give_up(why)
 
     def _give_up(self, why: OSError) -> None:
-        if self.least <= NOTABLE:
+        if self._notes():
             logger.warning("the timeline of this process ends here: %s cannot be written: %s", self._path, why)
-        self.least = float("inf")
+        self.least = _NEVER
 
 
 def read(directory: str | Path) -> Iterator[Track]:
@@ -148,15 +154,18 @@ def read(directory: str | Path) -> Iterator[Track]:
             continue
         known = [json.loads(line) for line in lines if line.endswith("}")]
         names = [one["name"] for one in known if "name" in one]
-        label = [one["label"] for one in known if "label" in one]
-        pid = [one["pid"] for one in known if "pid" in one]
+        who = next((one for one in reversed(known) if "pid" in one), None)
+        if who is None:  # it is about to say so
+            continue
+        since = who["since"] or _NEVER
         whole = memoryview(data)[: len(data) // _SPAN.size * _SPAN.size]
         spans = tuple(
-            Span(began, seconds, task, names[name], Kind(kind))
+            Span(began, seconds, task, names[name], _KINDS[kind], began >= since)
             for began, seconds, task, name, kind in _SPAN.iter_unpack(whole)
             if began and name < len(names)
         )
-        yield Track(int(path.stem), pid[0] if pid else 0, label[-1] if label else "", spans, len(spans) >= _MOST)
+        full = len(whole) >= _MOST * _SPAN.size
+        yield Track(int(path.stem), who["pid"], who["label"], spans, full, who["actor"])
 
 
 def recorded(directory: str | Path, report: Report) -> list[Track]:
@@ -164,16 +173,30 @@ def recorded(directory: str | Path, report: Report) -> list[Track]:
     view = View(report)
     found = {track.process: track for track in read(directory)}
     for process, part in report["processes"].items():
-        running = part.get("running", ())
-        if process not in found:
-            found[process] = Track(process, part["pid"], "", ())
-        spans = [Span(part["now"] - seconds, seconds, task, name, Kind.RUNNING) for task, name, seconds in running]
-        track = found[process]
-        found[process] = replace(track, label=track.label or view.label(process), spans=[*track.spans, *spans])
-    return [track for _, track in sorted(found.items()) if track.spans]
+        if part.get("running"):
+            track = found.get(process) or Track(process, part["pid"], "", ())
+            found[process] = replace(track, spans=[*track.spans, *_under_way(track, part)])
+    return [
+        replace(track, label=track.label or view.label(process))
+        for process, track in sorted(found.items())
+        if track.spans
+    ]
+
+
+def _under_way(track: Track, part: Mapping[str, Any]) -> Iterator[Span]:
+    """What a process has reported to run, as spans up to that moment, or to the end of what else is known of it."""
+    running = {one["id"]: one for one in part["running"]}
+    until = dict.fromkeys(running, part["now"])
+    for span in track.spans:
+        if span.task in running:
+            until[span.task] = max(until[span.task], span.began + span.seconds)
+            if span.began == running[span.task]["began"]:  # it has ended since
+                del running[span.task]
+    for task, one in running.items():
+        yield Span(one["began"], until[task] - one["began"], task, one["name"], Kind.RUNNING, one["method"])
 
 
 def forget(directory: str | Path, process: int) -> None:
-    """Remove the spans of a process."""
+    """Remove the spans of a process that has ended."""
     for suffix in (".spans", ".names"):
         (Path(directory) / f"{process}{suffix}").unlink(missing_ok=True)

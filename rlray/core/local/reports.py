@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import os
 import sys
 import threading
@@ -10,15 +9,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlray.core.calls import call_kind
+from rlray.core.engine import CallSpec
+from rlray.core.local.holdings import holdings
 from rlray.core.local.jobs import Measures
-from rlray.core.local.references import Entry, task_of
+from rlray.core.local.references import Entry
+from rlray.core.local.sieve import Sieve
 from rlray.core.local.tasks import Task
-from rlray.core.refs import ObjectRef
 from rlray.core.resources import amounts
 from rlray.core.stacks import users_part
+from rlray.core.state import Filter
 
 if TYPE_CHECKING:
     from rlray.core.local.client import Client
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 _MOST_NAMES = 4_096  # functions whose calls are counted apart
 _OTHERS = "(other names)"
 _MOST_MISSING = 100  # references named of those that a thread waits for
+_SENT = "SUBMITTED_TO_WORKER"
 _OWN_THREADS = "rlray-"  # what the names of the runtime's own threads begin with
 
 
@@ -38,9 +42,9 @@ class Waiting:
         self.what = what  # get, or wait
         self.entries = entries
         self.needed = needed
-        self.for_ever = for_ever
+        self.for_ever = for_ever  # if it is ended by time, it begins again
         self.task: bytes | None = None  # that waits; None: the driver, or a thread of its own
-        self.began = 0.0
+        self.began = 0.0  # on the clock of `time.perf_counter`; 0: not yet
 
 
 class Reports:
@@ -53,7 +57,7 @@ class Reports:
         self.failed: Counter[str] = Counter()
         self._kinds: Mapping[str, Callable[..., Any]] = {
             "tasks": self._tasks,
-            "objects": self._objects,
+            "objects": partial(holdings, client),
             "stacks": self._stacks,
             "timeline": self._timeline,
             "metrics": self._metrics,
@@ -61,14 +65,19 @@ class Reports:
 
     def make(self, kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """The report of that kind."""
-        return {"pid": os.getpid(), **self._kinds[kind](**options)}
+        hooks = self._client.hooks
+        return {
+            "pid": os.getpid(),
+            "now": time.perf_counter(),
+            "running": hooks.under_way() if hooks is not None else [],
+            "concurrency": hooks.concurrency() if hooks is not None else "",
+            **self._kinds[kind](**options),
+        }
 
     @contextmanager
-    def still_waiting(self, refs: Sequence[ObjectRef], task: bytes) -> Iterator[None]:
-        """This thread waits for all these values, also while it does something else."""
-        entries = [self._client.references.entry(ref) for ref in refs]
-        waiting = self.waiting[threading.get_ident()] = Waiting("get", entries, len(entries), True)
-        waiting.task, waiting.began = task, time.perf_counter()
+    def still(self, waiting: Waiting) -> Iterator[None]:
+        """This thread waits, also while it does something else."""
+        self.waiting[threading.get_ident()] = waiting
         try:
             yield
         finally:
@@ -92,31 +101,48 @@ class Reports:
 
     # -- tasks -------------------------------------------------------------------------------------------------------
 
-    def _tasks(self, limit: int) -> dict[str, Any]:
-        """The calls that this process has made and that have not ended, and what runs and waits in it."""
-        rows: list[dict[str, Any]] = []
-        counts: Counter[tuple[str, str, str]] = Counter()
+    def _tasks(self, limit: int, filters: Sequence[Filter] = ()) -> dict[str, Any]:
+        """The calls that this process has made and that have not ended, and what waits in it."""
+        sieve = Sieve(_FIELDS, [part for one in filters for part in _as_known_here(one)], limit)
+        sent: list[Task] = []
+        waiting: list[Task] = []
         for task in self._client.all_tasks():
-            state, kind = _state(task), call_kind(task.spec, task.actor is not None)
-            counts[task.spec.name, kind, state] += 1
-            if len(rows) < limit:
-                rows.append(self._task(task, state, kind))
+            rows = waiting if task.worker is None else sent
+            if len(rows) < sieve.limit and sieve(task):
+                rows.append(task)
         return {
-            "tasks": rows,
-            "counts": [(*key, count) for key, count in counts.items()],
-            "finished": {name: tuple(total) for name, total in self.finished.items()},
-            "failed": dict(self.failed),
-            "running": self._running(),
-            "serial": self._client.hooks is not None and self._client.hooks.is_serial(),
-            "waits": [self._wait(one) for one in list(self.waiting.values())],
+            "tasks": [self._task(task) for task in [*sent, *waiting][: sieve.limit]],
+            "waits": self._waits(),
+            **self._counts(),
         }
 
-    def _task(self, task: Task, state: str, kind: str) -> dict[str, Any]:
+    def _counts(self) -> dict[str, Any]:
+        """How many calls of which name are in which state. A million take less than a second."""
+        counts: dict[tuple[int, bool, str], int] = {}
+        specs: dict[int, CallSpec] = {}
+        for task in self._client.all_tasks():
+            key = (id(task.spec), task.actor is not None, _state(task))
+            if key in counts:
+                counts[key] += 1
+            else:
+                counts[key] = 1
+                specs[key[0]] = task.spec
+        named: Counter[tuple[str, str, str]] = Counter()
+        for (spec, method, state), count in counts.items():
+            row = specs[spec].name, call_kind(specs[spec], method), state
+            named[row if row in named or len(named) < _MOST_NAMES else (_OTHERS, *row[1:])] += count
+        return {
+            "counts": [(*row, count) for row, count in named.items()],
+            "finished": {name: tuple(total) for name, total in self.finished.items()},
+            "failed": dict(self.failed),
+        }
+
+    def _task(self, task: Task) -> dict[str, Any]:
         return {
             "id": task.id,
             "name": task.spec.name,
-            "kind": kind,
-            "state": state,
+            "kind": call_kind(task.spec, task.actor is not None),
+            "state": _state(task),
             "actor": task.actor.binary() if task.actor is not None else None,
             "parent": task.parent,
             "worker": task.worker,
@@ -125,67 +151,23 @@ class Reports:
             "missing": [ref.binary() for ref in task.dependencies if ref.entry.payload is None],  # type: ignore[attr-defined]
         }
 
-    def _running(self) -> list[tuple[bytes, str, float]]:
-        """(task, name, seconds so far) of what runs here."""
-        hooks, now = self._client.hooks, time.perf_counter()
-        jobs = hooks.under_way() if hooks is not None else []
-        return [(job.id, job.spec.name, now - job.began) for job in jobs if job.began]
+    def _waits(self) -> list[dict[str, Any]]:
+        return [self._wait(thread, one) for thread, one in list(self.waiting.items())]
 
-    def _wait(self, one: Waiting) -> dict[str, Any]:
-        missing = [entry.id for entry in one.entries if entry.payload is None]
+    def _wait(self, thread: int, one: Waiting) -> dict[str, Any]:
+        missing = [entry for entry in one.entries if entry.payload is None]
+        first = missing[:_MOST_MISSING]
         return {
             "what": one.what,
+            "thread": thread,
+            "on_main": thread == threading.main_thread().ident,
             "task": one.task,
             "seconds": time.perf_counter() - one.began,
-            "missing": missing[:_MOST_MISSING],
+            "missing": [entry.id for entry in first],
+            "names": list(dict.fromkeys(entry.task.spec.name for entry in first if entry.task is not None)),
             "count": len(missing),
             "needs_all": one.needed == len(one.entries),
             "for_ever": one.for_ever,
-        }
-
-    # -- objects -----------------------------------------------------------------------------------------------------
-
-    def _objects(self, limit: int) -> dict[str, Any]:
-        """The largest values that this process owns, all that it owns in sum, and what it holds of others."""
-        owned: list[tuple[int, bytes]] = []
-        totals: dict[str, list[int]] = {}
-        borrowed: list[tuple[int, bytes]] = []
-        self._client.references.sweep()
-        entries = self._client.references.entries
-        for entry in entries.values():
-            where, size = where_and_size(entry)
-            if entry.owned:
-                if where == "pending" and entry.released is not None:
-                    continue  # it stands for an actor
-                total = totals.setdefault(where, [0, 0])
-                total[0] += 1
-                total[1] += size
-                owned.append((size, entry.id))
-            elif where in ("memory", "disk"):
-                borrowed.append((size, entry.id))
-        values = self._client.values
-        return {
-            "owned": [self._owned(entries[one]) for _, one in heapq.nlargest(limit, owned)],
-            "totals": {where: tuple(total) for where, total in totals.items()},
-            "borrowed": [
-                (one, entries[one].credits, values.is_read(one)) for _, one in heapq.nlargest(limit, borrowed)
-            ],
-            "warm": values.extents.warm_bytes,
-            "arrays": values.made_bytes,
-        }
-
-    def _owned(self, entry: Entry) -> dict[str, Any]:
-        where, size = where_and_size(entry)
-        return {
-            "id": entry.id,
-            "size": size,
-            "where": where,
-            "maker": entry.maker or (entry.task.spec.name if entry.task is not None else ""),
-            "task": task_of(entry.id),
-            "local": entry.local,
-            "holders": dict(entry.holders or {}),
-            "in_calls": not entry.movable,
-            "read": self._client.values.is_read(entry.id),
         }
 
     # -- stacks ------------------------------------------------------------------------------------------------------
@@ -197,53 +179,45 @@ class Reports:
         for ident, frame in sys._current_frames().items():
             name = names.get(ident, f"thread {ident}")
             if not name.startswith(_OWN_THREADS) or name.startswith("rlray-call"):
-                found.append((name, users_part(frame)))
+                found.append((name, ident, users_part(frame)))
         hooks = self._client.hooks
         coroutines = hooks.coroutine_stacks() if hooks is not None else []
-        return {"threads": sorted(found), "coroutines": coroutines, "running": self._running()}
+        return {"threads": sorted(found), "coroutines": coroutines, "waits": self._waits()}
 
     # -- where the time went -----------------------------------------------------------------------------------------
 
     def _timeline(self) -> dict[str, Any]:
         """See to it that all spans so far can be read, and say what is not over yet."""
         self._client.recorder.flush()
-        return {"running": self._running(), "now": time.perf_counter()}
+        return {}
 
     def _metrics(self) -> dict[str, Any]:
-        states: Counter[tuple[str, str]] = Counter()
-        for task in self._client.all_tasks():
-            states[call_kind(task.spec, task.actor is not None), _state(task)] += 1
-        objects = self._objects(0)
-        return {
-            "states": [(*key, count) for key, count in states.items()],
-            "finished": {name: tuple(total) for name, total in self.finished.items()},
-            "failed": dict(self.failed),
-            "objects": objects["totals"],
-            "warm": objects["warm"],
-            "arrays": objects["arrays"],
-            "running": len(self._running()),
-        }
+        return {**self._counts(), **holdings(self._client, 0)}
 
 
 def _state(task: Task) -> str:
     """Where a call stands, in Ray's words. Whether one that was sent runs already, its worker knows."""
     if task.worker is not None:
-        return "SUBMITTED_TO_WORKER"
+        return _SENT
     return "PENDING_NODE_ASSIGNMENT" if task.ready else "PENDING_ARGS_AVAIL"
 
 
-def where_and_size(entry: Entry) -> tuple[str, int]:
-    """Where a value is, and how many bytes it takes there."""
-    payload = entry.payload
-    if payload is None:
-        return "pending", 0
-    match payload[0]:
-        case "stored":
-            return "memory", sum(part[1] for part in payload[3] if not isinstance(part, bytes))
-        case "spilled":
-            return "disk", sum(part[1] for part in payload[2] if not isinstance(part, bytes))
-        case "inline":
-            return "message", len(payload[1]) + sum(map(len, payload[2]))
-        case "error":
-            return "error", len(payload[1])
-    return "message", sys.getsizeof(payload[1])
+def _as_known_here(one: Filter) -> list[Filter]:
+    """A filter as far as it can be decided here: a call that runs is known as one that was sent."""
+    key, comparison, value = one
+    if key != "state" or not str(value).lower().startswith((_SENT.lower(), "running")):
+        return [one]
+    left = ("state, as its worker tells it", comparison, value)
+    return [left, ("sent", "=", True)] if comparison == "=" else [left]
+
+
+_FIELDS: Mapping[str, Callable[[Task], object]] = {
+    "task_id": lambda task: task.id.hex(),
+    "name": lambda task: task.spec.name,
+    "func_or_class_name": lambda task: task.spec.name,
+    "type": lambda task: call_kind(task.spec, task.actor is not None),
+    "state": _state,
+    "sent": lambda task: task.worker is not None,
+    "actor_id": lambda task: task.actor.binary().hex() if task.actor is not None else None,
+    "parent_task_id": lambda task: task.parent.hex() if task.parent is not None else None,
+}

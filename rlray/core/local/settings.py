@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 from dataclasses import dataclass
 
 from rlray.core.resources import Shape
 
 ZYGOTE, NODE, DRIVER, FIRST_WORKER = -1, 0, 1, 2  # process numbers
 VISITOR = (1 << 32) - 1  # whoever looks in from outside: the command line
-STUCK_SIGNAL: int | None = signal.SIGRTMAX - 4 if hasattr(signal, "SIGRTMAX") else None  # macOS has none
-"""At this one a worker writes down what its threads do. No program has a use of its own for it."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +33,10 @@ class RunSettings:
     threads_set: bool  # the user has set OMP_NUM_THREADS: leave it alone
     environment: str  # that the driver's tasks and actors get
     timeline: bool  # every call is noted, however short
+    look_after: float  # seconds after which a `get` looks whether it waits for ever, then twice that, and so on
 
     def stack_path(self, process: int) -> str:
-        """Where a worker writes what its threads do at `STUCK_SIGNAL`."""
+        """Where a process writes what its threads do, see `rlray.core.local.stuck`."""
         return f"{self.directory}/{process}.stack"
 
     @property

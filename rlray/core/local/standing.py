@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,7 @@ class Standing:
         self._settings, self._scheduler, self._memory, self._pids = settings, scheduler, memory, pids
         self._dead: deque[tuple[int, int, str]] = deque(maxlen=_DEAD_KEPT)
         self._deaths = 0
+        self._started = time.time()
 
     def died(self, worker: int, pid: int, reason: str) -> None:
         """A worker process has ended."""
@@ -42,6 +44,7 @@ class Standing:
             "driver_pid": settings.driver_pid,
             "namespace": settings.namespace,
             "logs": settings.log_directory,
+            "started": self._started,
             "workers": [self._worker(worker) for worker in scheduler.workers],
             "dead": list(self._dead),
             "deaths": self._deaths,
@@ -50,7 +53,10 @@ class Standing:
                 (one.id, one.name, [amounts(bundle) for bundle in one.bundles], one.strategy, one.state)
                 for one in scheduler.groups.values()
             ],
-            "demand": [(client, amounts(request.resources), count) for client, request, count in scheduler.demands()],
+            "demand": [
+                (client, amounts(request.resources), count, request.group)
+                for client, request, count in scheduler.demands()
+            ],
             "total": amounts(settings.total),
             "free": amounts(tuple(sorted(scheduler.available().items()))),
             "store": {

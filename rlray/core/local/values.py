@@ -157,6 +157,10 @@ class Values:
         """Whether a view of the value is alive here."""
         return object_id in self._pins
 
+    def read_here(self) -> list[bytes]:
+        """The values of which a view is alive here."""
+        return list(self._pins)
+
     def lend(self, payload: Payload, owner: int) -> None:
         """The value is about to be sent to its owner. If that one is dead, it is freed instead."""
         if payload[0] == "stored" and owner != self._references.me:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import sys
 import tempfile
@@ -21,11 +22,12 @@ from typing import Any
 from rlray.core.local.recorder import recorded
 from rlray.core.local.settings import NODE, VISITOR, RunSettings
 from rlray.core.local.wire import Connection, Message, hello
+from rlray.core.procfs import process_use
 from rlray.core.state import Report
 from rlray.core.timeline import Track
 
 _FILE = "run.json"
-_ANSWER_WITHIN = 10.0  # seconds; the node itself gives the others one
+_ANSWER_WITHIN = 8.0  # seconds; the node waits for the others for less
 _CHUNK = 1 << 18  # bytes
 
 
@@ -37,6 +39,7 @@ class Run:
     driver_pid: int
     program: str
     started: float  # seconds since the epoch
+    driver_start: str  # tells the driver from a later process with its pid
     log_directory: str
     secret: bytes
 
@@ -45,6 +48,15 @@ class Run:
         """What it is called on the command line."""
         return self.directory.name.removeprefix("rlray-")
 
+    def lives(self) -> bool:
+        """Whether its driver does. Another process that got the driver's pid later is told from it."""
+        try:
+            os.kill(self.driver_pid, 0)
+        except OSError:  # or it is another user's
+            return False
+        use = process_use(self.driver_pid)
+        return use is None or (use.start == self.driver_start and use.state not in "ZX")
+
 
 def announce(settings: RunSettings) -> None:
     """Say where a run is, for those who may know."""
@@ -52,6 +64,7 @@ def announce(settings: RunSettings) -> None:
         "driver_pid": settings.driver_pid,
         "program": " ".join(sys.orig_argv),
         "started": time.time(),
+        "driver_start": use.start if (use := process_use(settings.driver_pid)) is not None else "",
         "log_directory": settings.log_directory,
         "secret": settings.secret.hex(),
     }
@@ -69,11 +82,11 @@ def find_runs(places: Iterable[str | Path] | None = None) -> list[Run]:
                 if path.stat().st_uid != os.getuid():
                     continue
                 text = json.loads(path.read_text())
-                os.kill(text["driver_pid"], 0)
-            except (OSError, ValueError):  # it ends, or begins, at this moment
+                run = Run(path.parent, **{**text, "secret": bytes.fromhex(text["secret"])})
+            except (OSError, ValueError, TypeError, KeyError):  # it ends, or begins, or is no run of this version
                 continue
-            text["secret"] = bytes.fromhex(text["secret"])
-            found.append(Run(path.parent, **text))
+            if run.lives():
+                found.append(run)
     return sorted(found, key=lambda run: -run.started)
 
 
@@ -103,30 +116,29 @@ class Visit:
     def inspect(self, kind: str, **options: Any) -> Report:
         """As `rlray.core.engine.Engine.inspect`. Raises ConnectionError if the run ends meanwhile."""
         self._tell(("inspect", kind, options))
-        return self._answer()[1]  # type: ignore[no-any-return]
+        return self._answer(_ANSWER_WITHIN)[1]  # type: ignore[no-any-return]
 
     def record(self, seconds: float) -> None:
-        """Have every call noted for some time, and wait for its end."""
+        """Have every call noted for some time, and wait for its end. Raises ConnectionError if the run ends first."""
         self._tell(("record", seconds))
-        time.sleep(seconds)
+        self._answer(seconds + _ANSWER_WITHIN)
 
     def tracks(self) -> list[Track]:
         """As `rlray.core.engine.Engine.tracks`."""
         return recorded(self._run.directory / "spans", self.inspect("timeline"))
 
     def _tell(self, message: Message) -> None:
-        self._sock.settimeout(_ANSWER_WITHIN)
-        if not self._connection.send(message):
-            self._connection.flush()
+        self._connection.send(message)  # small enough for the kernel to take it at once
 
-    def _answer(self) -> Message:
+    def _answer(self, within: float) -> Message:
         buffer = memoryview(bytearray(_CHUNK))
-        deadline = time.monotonic() + _ANSWER_WITHIN
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + within
+        while (left := deadline - time.monotonic()) > 0:
+            if not select.select([self._sock], [], [], left)[0]:
+                raise ConnectionError(f"the run of driver {self._run.driver_pid} gave no answer within {within:g} s")
             messages, ended = self._connection.receive(buffer)
             if messages:
                 return messages[0]
             if ended:
                 break
-            time.sleep(0.005)
-        raise ConnectionError(f"the run of driver {self._run.driver_pid} gives no answer; has it ended?")
+        raise ConnectionError(f"the run of driver {self._run.driver_pid} has ended")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import random
 import signal
@@ -12,14 +11,15 @@ from rlray.core.engine import set_current
 from rlray.core.local import logs
 from rlray.core.local.client import Client
 from rlray.core.local.executor import Executor
-from rlray.core.local.settings import STUCK_SIGNAL, RunSettings
+from rlray.core.local.settings import RunSettings
+from rlray.core.local.stuck import Stuck
 from rlray.core.local.threads import THREAD_VARIABLES
 
 
 def main(settings: RunSettings, process: int, threads: int, gpus: tuple[str, ...]) -> None:
     """Serve as process number ``process`` of the run, computing with ``threads`` threads and seeing ``gpus``."""
     logs.redirect(settings.log_directory, process)
-    _leave_stacks(settings.stack_path(process))
+    Stuck(settings.stack_path(process)).answer(crashes=True)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     if not settings.threads_set:
@@ -32,15 +32,6 @@ def main(settings: RunSettings, process: int, threads: int, gpus: tuple[str, ...
     client.tell_node(("hello",))
     client.loop.start_background()
     executor.run()
-
-
-def _leave_stacks(path: str) -> None:
-    """See to it that the node can learn where this process crashed, and where it is while it does not let go of the
-    interpreter."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    faulthandler.enable(file=file, all_threads=False)
-    if STUCK_SIGNAL is not None:
-        faulthandler.register(STUCK_SIGNAL, file=file)
 
 
 def _plan_threads(threads: int) -> None:

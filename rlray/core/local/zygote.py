@@ -23,9 +23,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from rlray.core.local import stuck
 from rlray.core.local.endings import OutOfMemory, how_it_ended
 from rlray.core.local.loop import Loop
-from rlray.core.local.settings import DRIVER, NODE, STUCK_SIGNAL, RunSettings
+from rlray.core.local.settings import DRIVER, NODE, RunSettings
 from rlray.core.local.wire import Connection, Message
 
 logger = logging.getLogger(__name__)
@@ -132,12 +133,15 @@ class Zygote:
                 self._fork_worker(process, threads, gpus)
             case ("kill", process):
                 self._signal(process, signal.SIGKILL)
-            case ("stack", process) if STUCK_SIGNAL is not None:
-                self._signal(process, STUCK_SIGNAL)
+            case ("stack", process) if stuck.SIGNAL is not None:
+                self._signal(process, stuck.SIGNAL)
             case ("stop",):
                 self._stop = True
 
     def _signal(self, process: int, number: int) -> None:
+        if process == DRIVER:
+            with suppress(ProcessLookupError):
+                os.kill(self._settings.driver_pid, number)
         for pid, living in self._pids.items():
             if living == process:
                 os.kill(pid, number)

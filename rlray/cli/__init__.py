@@ -1,4 +1,4 @@
-"""The command line: ``rlray train``, ``rlray evaluate``, ``rlray list``.
+"""The command line: ``rlray train``, ``evaluate``, ``list``, and what looks into a run (`rlray.cli.inside`).
 
 Exit codes: 0 done, 1 the run failed, 2 the input was wrong and nothing was started, 130 interrupted and saved.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+
+from rlray.cli import inside
 
 _ENVIRONMENTS = ("ALE/Pong-v5", "LunarLander-v3", "rlray/Pong-v0")
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -167,12 +169,9 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-_Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int], str]
-_COMMANDS: tuple[_Command, ...] = (
+_COMMANDS: tuple[inside.Command, ...] = (
     ("train", _add_train, _train, "Train as a configuration says, into a new run folder."),
     ("evaluate", _add_evaluate, _evaluate, "Play greedy episodes with what a run has learned."),
     ("list", _add_list, _list, "Show the algorithms, environments and configurations that come with rlray."),
+    *inside.COMMANDS,
 )
-
-if __name__ == "__main__":
-    sys.exit(main())
