@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from rlray.core.refs import ObjectRef
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: whoever keeps something for it wants to know when it goes
 class Code:
     """A function or class ready to travel: its pickle is sent to a worker once, later calls name its id.
 
-    The references that it captures live as long as it does, and in each process that has received it.
+    The references that it captures live as long as it does, there too.
     """
 
     id: bytes

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from rlray.core.calls import Slot, put_together, results_of
 from rlray.core.engine import CallSpec, Code
@@ -103,7 +104,7 @@ class Runner:
         self.over = over  # told of each job that has ended, and whether with an error
         self.take = take  # resources; raises what a task gets for which there are none any more
         self.pending: dict[bytes, Job] = {}
-        self._functions: dict[bytes, Any] = {}
+        self._functions: WeakKeyDictionary[Code, Any] = WeakKeyDictionary()
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -178,9 +179,9 @@ class Runner:
 
     def load(self, code: Code) -> Any:
         """The function or class, loaded from its pickle once: with globals of its own if it travels by value."""
-        found = self._functions.get(code.id)
+        found = self._functions.get(code)
         if found is None:
-            found = self._functions.setdefault(code.id, pickle.loads(code.pickled))
+            found = self._functions.setdefault(code, pickle.loads(code.pickled))
         return found
 
     def grant_here(self) -> Grant | None:

@@ -106,7 +106,8 @@ class LocalChunk(Chunk):
         """Tell those who wait for single items, the ``plain`` ones, then those who wait for all."""
         for index in list(plain):
             self._resolve_plain(self._refs[index].entry, index)
-        self._done.entry.task = None
+        assert self._task is not None
+        self._done.entry.task = self._task.sink = None  # nothing more comes, and nothing is kept alive in a circle
         self._items = ()
         references, done = self._client.references, self._done.entry
         left = [ref for ref in self._refs.values() if ref.entry.payload is None]

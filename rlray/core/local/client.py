@@ -605,6 +605,8 @@ class Client(Engine):
             self._holding = False
             self.submitter.flush()
             self.actors.flush()
+        if self.submitter.codes.dropped():
+            self.submitter.forget_codes()
         if self.references.dropped:
             self.references.sweep()
         self.values.extents.sweep()

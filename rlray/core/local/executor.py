@@ -8,7 +8,7 @@ import pickle
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from rlray.core.engine import CHUNK, STREAMING, ActorInfo
 from rlray.core.exceptions import ActorDiedError, ActorExit, TaskCancelledError, task_error
 from rlray.core.local import logs
 from rlray.core.local.client import Client
+from rlray.core.local.codes import ReceivedCodes
 from rlray.core.local.environments import set_up
 from rlray.core.local.interrupts import Interrupts
 from rlray.core.local.jobs import Answer, Answers, Job, receive
 from rlray.core.local.references import Payload, owner_of
 from rlray.core.local.wire import Message
-from rlray.core.refs import ObjectRef
 from rlray.core.resources import Request, amounts
 from rlray.core.serialization import IMMUTABLE, deserialize, dumps_error
 from rlray.core.timeline import Kind
@@ -66,7 +66,7 @@ class Executor:
         self._client = client
         self._gpus = gpus
         self._queue: deque[Job | Callable[[], None]] = deque()
-        self._codes: dict[bytes, tuple[bytes, Sequence[ObjectRef]]] = {}  # with the references that it captures
+        self._codes = ReceivedCodes()
         self._functions: dict[Any, Callable[..., Any]] = {}
         self._calls: dict[Any, int] = {}  # of functions with max_calls
         self._departure: bytes | None = None  # the actor ends for this reason, once its calls under way have ended
@@ -108,7 +108,7 @@ class Executor:
         match message:
             case ("tasks", runs, codes):
                 for code_id, (pickled, captured) in codes.items():
-                    self._codes[code_id] = pickled, self._client.references.receive(captured)
+                    self._codes.take(sender, code_id, pickled, self._client.references.receive(captured))
                 jobs = receive(sender, runs, self._client.references)
                 if self._actor is not None and self._actor.concurrency is not None:
                     self._actor.concurrency.start(jobs)
@@ -116,6 +116,8 @@ class Executor:
                     self._queue.extend(jobs)
                 if self._leaving:
                     self._give_back(sender, None, "leaving")
+            case ("forget", codes):
+                self._forget(self._codes.forget(sender, codes))
             case ("set_up", environment):
                 self._set_up(environment)
             case ("become", actor_id, spec, request, restarts):
@@ -133,6 +135,7 @@ class Executor:
                 self._end_when_unneeded()
             case ("gone", process):
                 self._forget_reader(process)
+                self._forget(self._codes.process_gone(process))
             case ("node_lost",):
                 os._exit(1)
 
@@ -141,6 +144,13 @@ class Executor:
         if self._actor is not None and self._actor.concurrency is not None:
             for task_id in [one for one in self._consumed if owner_of(one) == process]:
                 self._actor.concurrency.consumed(task_id)
+
+    def _forget(self, codes: Iterable[bytes]) -> None:
+        """Nobody will call these functions any more."""
+        for code in codes:
+            self._functions.pop(code, None)
+            self._calls.pop(code, None)
+            self.answers.forget(code)
 
     def _set_up(self, environment: str) -> None:
         """Take on a runtime environment: this worker has not run anything yet."""
@@ -313,7 +323,7 @@ class Executor:
 
     def _load(self, target: Any) -> Callable[..., Any]:
         if self._actor is None:
-            return pickle.loads(self._codes[target][0])  # type: ignore[no-any-return]
+            return self._codes.load(target)
         if target == "__ray_call__":
             return lambda function, *args, **kwargs: function(self._actor.instance, *args, **kwargs)  # type: ignore[union-attr]
         if target == "__ray_ready__":
@@ -571,6 +581,7 @@ class Executor:
         logs.announce(info.class_name)
         self._recorder.label(f"{info.class_name} {spec['name']!r}" if spec["name"] else info.class_name)
         self._functions.clear()  # from here on targets are methods
+        self._codes.clear()
         actor = _ActorState(actor_id, info.class_name, info, spec["name"], request, restarts)
         self._actor = actor
         try:

@@ -114,6 +114,10 @@ class Answers:
         measure.seconds += seconds
         self._fresh[spec.target] = measure
 
+    def forget(self, target: Any) -> None:
+        """Nobody calls it any more."""
+        self._measures.pop(target, None)
+
     def mean(self, target: Any) -> float | None:
         """Seconds that a call takes lately, if that is known."""
         measure = self._measures.get(target)

@@ -257,6 +257,7 @@ class Scheduler:
         maker = self.actor_of(creator)
         if maker is not None and not detached:
             maker.groups.add(group.id)
+            group.maker = maker.id
         self._waiting_groups.add(group.bundles, group.id)
         out = self._dispatch()
         return out if group.state == "created" else [*out, *self._reclaim()]
@@ -279,6 +280,8 @@ class Scheduler:
         self._waiting_groups.discard(group.bundles, group.id)
         if group.name is not None:
             del self.group_names[group.name]
+        if group.maker in self.actors:
+            self.actors[group.maker].groups.discard(group.id)
         self._removed.append(group.id)
         if len(self._removed) > _REMEMBERED:
             del self.groups[self._removed.popleft()]
@@ -548,6 +551,8 @@ class Scheduler:
                 assert client == self.actors[one].creator or client in self.actors[one].watchers
         for group in self.groups.values():
             assert group.state != "removed" or not (group.pools or group.workers or group.watchers)
+            maker = self._living_actor(group.maker)
+            assert (group.state != "removed" and maker is not None) == (maker is not None and group.id in maker.groups)
             assert group.name is None or group.state == "removed" or self.group_names[group.name] == group.id
             for number in group.workers:
                 request = self.workers[number].request
