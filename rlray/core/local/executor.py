@@ -13,10 +13,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
-from rlray.core.calls import check_generator, put_together, results_of
+from rlray.core.calls import check_generator, put_together, results_of, retries
 from rlray.core.engine import CHUNK, STREAMING, ActorInfo
 from rlray.core.exceptions import ActorDiedError, ActorExit, TaskCancelledError, task_error
 from rlray.core.local import logs
@@ -24,11 +23,12 @@ from rlray.core.local.client import Client
 from rlray.core.local.codes import ReceivedCodes
 from rlray.core.local.environments import set_up
 from rlray.core.local.interrupts import Interrupts
-from rlray.core.local.jobs import Answer, Answers, Job, receive
+from rlray.core.local.jobs import Answer, Answers, Job, Odd, chunk_size, receive
 from rlray.core.local.references import Payload, owner_of
 from rlray.core.local.wire import Message
+from rlray.core.refs import ObjectRef
 from rlray.core.resources import Request, amounts
-from rlray.core.serialization import IMMUTABLE, deserialize, dumps_error
+from rlray.core.serialization import IMMUTABLE, deserialize, dumps_error, unpickled
 from rlray.core.timeline import Kind
 
 if TYPE_CHECKING:
@@ -53,6 +53,14 @@ class _ActorState:
     restarts: int
     instance: Any = None
     concurrency: Concurrency | None = None  # None: calls run on the main thread, one after the other
+
+
+Placed = tuple[Payload, list[ObjectRef]]
+"""A result where it can be read from, and the references inside."""
+
+
+def _item(what: str, pickled: tuple[bytes, Sequence[Any]]) -> Any:
+    return unpickled(what, lambda: deserialize(*pickled))
 
 
 running: ContextVar[Job | None] = ContextVar("rlray_running", default=None)
@@ -311,7 +319,8 @@ class Executor:
             return function, job.args, {}
         values = self._client.values
         resolved = [values.load(ref) for ref in job.dependencies]
-        args, kwargs = put_together(values.unpack(job.arguments, job.refs), job.slots, resolved)
+        given = values.unpack(job.arguments, job.refs, f"an argument of {job.spec.name}")
+        args, kwargs = put_together(given, job.slots, resolved)
         return function, args, kwargs
 
     def function(self, target: Any) -> Callable[..., Any]:
@@ -323,7 +332,7 @@ class Executor:
 
     def _load(self, target: Any) -> Callable[..., Any]:
         if self._actor is None:
-            return self._codes.load(target)
+            return unpickled("the function", lambda: self._codes.load(target))
         if target == "__ray_call__":
             return lambda function, *args, **kwargs: function(self._actor.instance, *args, **kwargs)  # type: ignore[union-attr]
         if target == "__ray_ready__":
@@ -340,25 +349,31 @@ class Executor:
         count = job.spec.num_returns
         if count == 1 and type(result) in IMMUTABLE and not (isinstance(result, str | bytes) and len(result) > 10_000):
             return (job.id, result)
-        packed: list[Any] = []
+        placed: list[Placed] = []
         try:
             for value in results_of(job.spec.name, count, result):
-                packed.append(self._pack(job, value))  # noqa: PERF401
-        except BaseException:  # no memory must be lost with those that are packed already
-            with self._client.loop.lock:
-                for payload, _ in packed:
-                    self._client.values.withdraw(payload, job.caller)
+                placed.append(self._place(job, value))  # noqa: PERF401
+        except BaseException:
+            self._take_away(placed)
             raise
-        return (job.id, packed, None, False)
+        return (job.id, self._hand_over(job, placed), None, False)
 
-    def _pack(self, job: Job, value: Any) -> tuple[Payload, list[bytes]]:
-        try:
-            payload, refs = self._client.values.place(value)
-        except (TypeError, pickle.PicklingError, AttributeError) as why:
-            raise TypeError(f"the result of {job.spec.name} cannot be pickled: {why}") from why
+    def _place(self, job: Job, value: Any) -> Placed:
+        return self._client.values.place(value, f"the result of {job.spec.name}")
+
+    def _take_away(self, placed: Iterable[Placed]) -> None:
+        """These results are not sent after all: no memory must be lost with them."""
         with self._client.loop.lock:
-            self._client.values.lend(payload, job.caller)
-            return payload, self._client.references.grant(refs, job.caller)
+            for payload, _ in placed:
+                self._client.values.free(payload)
+
+    def _hand_over(self, job: Job, placed: Iterable[Placed]) -> list[tuple[Payload, list[bytes]]]:
+        """Results as they travel; from here on they are the caller's."""
+        values, references = self._client.values, self._client.references
+        with self._client.loop.lock:
+            for payload, _ in placed:
+                values.lend(payload, job.caller)
+            return [(payload, references.grant(refs, job.caller)) for payload, refs in placed]
 
     def failed(self, job: Job, error: BaseException) -> Answer:
         """What a job has raised, ready to travel."""
@@ -366,9 +381,8 @@ class Executor:
             return self._leave(job)
         actor = self._actor
         where = f"pid={os.getpid()}" + (f", actor {actor.class_name}" if actor is not None else "")
-        retried = job.spec.retry_exceptions
-        retry = isinstance(error, pickle.loads(retried)) if isinstance(retried, bytes) else retried
-        return (job.id, [], ("error", dumps_error(task_error(job.spec.name, error, where))), retry)
+        failure = task_error(job.spec.name, error, where)
+        return (job.id, [], ("error", dumps_error(failure)), retries(job.spec.retry_exceptions, failure))
 
     def _leave(self, job: Job) -> Answer:
         """The actor ends for good of its own accord: no call begins any more, and those under way end.
@@ -406,41 +420,50 @@ class Executor:
         """Call a function for each item; an error concerns its own item."""
         function, items = self.function(job.spec.target), self.chunk_items(job)
         values: list[Any] = []
-        errors: dict[int, BaseException] = {}
-        while True:
+        odd: Odd = {}
+        count = chunk_size(job)
+        while len(values) < count:
             try:
                 values.extend(map(function, items))  # keeps what it has if one raises
-                break
+                if len(values) < count:
+                    raise StopIteration  # by the function, which `map` takes for the end
             except ActorExit:
                 raise
             except BaseException as error:
-                if isinstance(error, KeyboardInterrupt) and self._interrupts.asked == job.id:
-                    raise
-                errors[len(values)] = error
+                odd[len(values)] = self.item_failed(job, error)
                 values.append(None)
-        return self.chunk_answer(job, values, errors, self.took(job, len(values)))
+        return self.chunk_answer(job, values, odd, self.took(job, count))
+
+    def item_failed(self, job: Job, error: BaseException) -> tuple[Payload, list[bytes], bool]:
+        """What an item of a chunk has raised, ready to travel. Raises it again if it is for the whole chunk."""
+        if isinstance(error, KeyboardInterrupt) and self._interrupts.asked == job.id:
+            raise error
+        _, _, payload, retry = self.failed(job, error)
+        return payload, [], retry
 
     def chunk_items(self, job: Job) -> Iterator[Any]:
-        """The items of a chunk, see `rlray.core.local.chunks.packed`."""
+        """The items of a chunk, see `rlray.core.local.chunks.packed`; ``next`` may raise for one, and go on after."""
         assert job.args is not None
-        return iter(job.args[0]) if job.args[0] is not None else starmap(deserialize, job.args[1])
+        plain, pickles = job.args[0], job.args[-1]
+        return iter(plain) if plain is not None else map(partial(_item, f"an argument of {job.spec.name}"), pickles)
 
-    def chunk_answer(self, job: Job, values: list[Any], errors: Mapping[int, BaseException], seconds: float) -> Answer:
-        """The results of a chunk, ready to travel: those that are immutable as they are, the odd ones apart."""
-        odd: dict[int, tuple[Payload, list[bytes], bool]] = {}
-        for index, error in errors.items():
-            _, _, payload, retry = self.failed(job, error)
-            odd[index] = (payload, [], retry)
+    def chunk_answer(self, job: Job, values: list[Any], odd: Odd, seconds: float) -> Answer:
+        """The results of a chunk, ready to travel: those that are immutable as they are, the ``odd`` ones apart."""
+        placed: dict[int, Placed] = {}
         if not set(map(type, values)) <= _SHORT_TYPES:
-            for index, value in enumerate(values):
-                if type(value) not in IMMUTABLE or (isinstance(value, str | bytes) and len(value) > 10_000):
-                    try:
-                        payload, inner = self._pack(job, value)
-                    except TypeError as why:
-                        _, _, payload, _ = self.failed(job, why)
-                        inner = []
-                    odd[index] = (payload, inner, False)
-                    values[index] = None
+            try:
+                for index, value in enumerate(values):
+                    if type(value) not in IMMUTABLE or (isinstance(value, str | bytes) and len(value) > 10_000):
+                        values[index] = None
+                        try:
+                            placed[index] = self._place(job, value)
+                        except BaseException as error:
+                            odd[index] = self.item_failed(job, error)
+            except BaseException:
+                self._take_away(placed.values())
+                raise
+        for index, (payload, inner) in zip(placed, self._hand_over(job, placed.values()), strict=True):
+            odd[index] = payload, inner, False
         return (job.id, (values, odd, seconds), None, False)
 
     # -- generators --------------------------------------------------------------------------------------------------
@@ -466,7 +489,7 @@ class Executor:
 
     def send_yielded(self, job: Job, index: int, value: Any) -> None:
         """Value number ``index`` leaves at once."""
-        payload, inner = self._pack(job, value)
+        [(payload, inner)] = self._hand_over(job, [self._place(job, value)])
         logs.flush()
         self._client.post(job.caller, ("yielded", job.id, index, payload, inner))
 
@@ -576,28 +599,27 @@ class Executor:
     # -- being an actor ----------------------------------------------------------------------------------------------
 
     def _become(self, actor_id: bytes, spec: Mapping[str, Any], request: Request, restarts: int) -> None:
-        client = self._client
-        info = pickle.loads(spec["info"])
-        logs.announce(info.class_name)
-        self._recorder.label(f"{info.class_name} {spec['name']!r}" if spec["name"] else info.class_name)
+        client, name = self._client, spec["class_name"]
+        logs.announce(name)
+        self._recorder.label(f"{name} {spec['name']!r}" if spec["name"] else name)
         self._functions.clear()  # from here on targets are methods
         self._codes.clear()
-        actor = _ActorState(actor_id, info.class_name, info, spec["name"], request, restarts)
-        self._actor = actor
         try:
+            info = unpickled(f"the method table of {name}", lambda: pickle.loads(spec["info"]))
+            actor = self._actor = _ActorState(actor_id, name, info, spec["name"], request, restarts)
             with client.loop.lock:
                 refs = client.references.claim(spec["refs"])
                 dependencies = client.references.claim(spec["dependencies"])
             client.wait_for(dependencies)
-            cls = pickle.loads(spec["code"])
-            values = client.values.unpack(spec["arguments"], refs)
+            cls = unpickled(f"the class {name}", lambda: pickle.loads(spec["code"]))
+            values = client.values.unpack(spec["arguments"], refs, f"an argument of {name}.__init__")
             args, kwargs = put_together(values, spec["slots"], [client.values.load(ref) for ref in dependencies])
             from rlray.core.local.concurrency import concurrency_of  # asyncio, which few programs need
 
             concurrency = concurrency_of(cls, spec["max_concurrency"], spec["concurrency_groups"] or {}, self)
             actor.instance = cls(*args, **kwargs)
         except BaseException as error:  # also SystemExit: the caller is told
-            failure = task_error(f"{info.class_name}.__init__", error, f"pid={os.getpid()}, actor {info.class_name}")
+            failure = task_error(f"{name}.__init__", error, f"pid={os.getpid()}, actor {name}")
             client.tell_node(("actor_failed", actor_id, dumps_error(failure)))
             return
         actor.concurrency = concurrency
