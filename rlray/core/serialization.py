@@ -151,6 +151,9 @@ def dumps_error(error: BaseException) -> bytes:
     return bytes(cloudpickle.dumps(RayError(text), protocol=5))
 
 
+_DEEPEST = 5  # exceptions inside exceptions, if something must be left out: the work doubles with each
+
+
 @cache
 def _picklers() -> tuple[Any, Any]:
     """Picklers of exceptions: one that calls no constructor, and one that also leaves out what cannot travel."""
@@ -165,13 +168,15 @@ def _picklers() -> tuple[Any, Any]:
             return type(error), error.args, error.__dict__
 
     class LeavingOut(Rebuilding):
+        around: tuple[BaseException, ...] = ()  # the exceptions that this one is part of
+
         def parts(self, error: BaseException) -> tuple[type, tuple[Any, ...], dict[str, Any]]:
             args, attributes, missing = list(error.args), dict(error.__dict__), []
             for i, value in enumerate(args):
-                if not self.travels(value):
+                if not self.travels(value, error):
                     args[i] = f"<{type(value).__name__}>"
                     missing.append(f"args[{i}]")
-            for name in [name for name, value in attributes.items() if not self.travels(value)]:
+            for name in [name for name, value in attributes.items() if not self.travels(value, error)]:
                 del attributes[name]
                 missing.append(name)
             if missing:
@@ -179,10 +184,14 @@ def _picklers() -> tuple[Any, Any]:
                 attributes["__notes__"] = [*attributes.get("__notes__", ()), note]
             return type(error), tuple(args), attributes
 
-        def travels(self, value: Any) -> bool:
+        def travels(self, value: Any, error: BaseException) -> bool:
+            stream = io.BytesIO()
+            pickler = LeavingOut(stream, protocol=5)
+            pickler.around = (*self.around, error)
+            if len(pickler.around) > _DEEPEST or any(value is one for one in pickler.around):
+                return False
             try:
-                stream = io.BytesIO()
-                LeavingOut(stream, protocol=5).dump(value)
+                pickler.dump(value)
                 pickle.loads(stream.getvalue())
             except BaseException:  # as above
                 return False

@@ -382,7 +382,8 @@ class Executor:
         actor = self._actor
         where = f"pid={os.getpid()}" + (f", actor {actor.class_name}" if actor is not None else "")
         failure = task_error(job.spec.name, error, where)
-        return (job.id, [], ("error", dumps_error(failure)), retries(job.spec.retry_exceptions, failure))
+        retry = retries(job.spec.retry_exceptions, failure)
+        return (job.id, [], ("error", dumps_error(failure)), retry)
 
     def _leave(self, job: Job) -> Answer:
         """The actor ends for good of its own accord: no call begins any more, and those under way end.
