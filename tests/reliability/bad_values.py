@@ -64,6 +64,11 @@ class Holding(Exception):
         self.code = 42
 
 
+class Mute(ValueError):
+    def __str__(self) -> str:
+        raise RuntimeError("no text to be had")
+
+
 UNPICKLABLE: dict[str, Callable[[], Any]] = {
     "lock": threading.Lock,
     "nested": lambda: {"deep": [threading.Lock()]},
@@ -72,6 +77,7 @@ UNPICKLABLE: dict[str, Callable[[], Any]] = {
     "raises": lambda: Trap("pickling"),
     "attribute error": lambda: Trap("pickling", AttributeError),
     "os error": lambda: Trap("pickling", OSError),
+    "mute": lambda: Trap("pickling", Mute),
 }
 
 SPRUNG: dict[str, Callable[[], Any]] = {
@@ -80,6 +86,7 @@ SPRUNG: dict[str, Callable[[], Any]] = {
     "nested": lambda: [1, {"x": Trap("unpickling", ValueError)}],
     "exit": lambda: Trap("unpickling", SystemExit),
     "generator exit": lambda: Trap("unpickling", GeneratorExit),
+    "mute": lambda: Trap("unpickling", Mute),
     "large": lambda: [np.zeros(300_000, np.uint8), Trap("unpickling")],
     "exception": lambda: TwoArguments(1, 2),
 }

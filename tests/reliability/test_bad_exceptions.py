@@ -16,7 +16,7 @@ import pytest
 
 import rlray
 from rlray.exceptions import ActorDiedError, RayError, RaySystemError, RayTaskError
-from tests.reliability.bad_values import Holding, State, TwoArguments, error_of, through, workers
+from tests.reliability.bad_values import Holding, Mute, State, TwoArguments, error_of, through, workers
 from tests.support import run_driver
 
 __all__ = ["workers"]
@@ -41,11 +41,6 @@ def _only_at_home(text: str, home: int) -> Exception:
     if os.getpid() != home:
         raise ImportError("no module of that name here")
     return Elsewhere(text, home)
-
-
-class Mute(ValueError):
-    def __str__(self) -> str:
-        raise RuntimeError("no text to be had")
 
 
 class TestExceptions:
