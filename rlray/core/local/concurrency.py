@@ -222,7 +222,7 @@ class Coroutines(Concurrency):
                     await self._stream(job, result)
                     answer = (job.id, [], None, False)
                 else:
-                    answer = executor.answer(job, await result if inspect.isawaitable(result) else result)
+                    answer = executor.returns.answer(job, await result if inspect.isawaitable(result) else result)
                 executor.took(job)
         except asyncio.CancelledError:
             answer = executor.cancelled(job)
@@ -259,7 +259,7 @@ class Coroutines(Concurrency):
         for outcome in await asyncio.gather(*map(call, range(count)), return_exceptions=True):
             if outcome is not None:
                 raise outcome
-        return executor.chunk_answer(job, values, odd, executor.took(job, count))
+        return executor.returns.chunk(job, values, odd, executor.took(job, count), executor.item_failed)
 
     async def _stream(self, job: Job, values: Any) -> None:
         executor = self._executor

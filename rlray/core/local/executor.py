@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rlray.core.calls import check_generator, put_together, results_of, retries
+from rlray.core.calls import check_generator, put_together, retries
 from rlray.core.engine import CHUNK, STREAMING, ActorInfo
 from rlray.core.exceptions import ActorDiedError, ActorExit, TaskCancelledError, task_error
 from rlray.core.local import logs
@@ -25,10 +25,10 @@ from rlray.core.local.environments import set_up
 from rlray.core.local.interrupts import Interrupts
 from rlray.core.local.jobs import Answer, Answers, Job, Odd, chunk_size, receive
 from rlray.core.local.references import Payload, owner_of
+from rlray.core.local.returns import Returns
 from rlray.core.local.wire import Message
-from rlray.core.refs import ObjectRef
 from rlray.core.resources import Request, amounts
-from rlray.core.serialization import IMMUTABLE, deserialize, dumps_error, unpickled
+from rlray.core.serialization import deserialize, dumps_error, unpickled
 from rlray.core.timeline import Kind
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 _SHORT = 0.0005  # seconds: calls shorter than this share a message with the next one's answer
 _HOLD = 0.001  # seconds an answer is held back at most
-_SHORT_TYPES = IMMUTABLE - {str, bytes}
 _BLOCKED_AFTER = 0.010  # seconds in `get` after which the CPU is lent to others
 _UNNEEDED_AFTER = 0.050  # seconds between two looks whether somebody still needs a process that wants to end
 
@@ -53,10 +52,6 @@ class _ActorState:
     restarts: int
     instance: Any = None
     concurrency: Concurrency | None = None  # None: calls run on the main thread, one after the other
-
-
-Placed = tuple[Payload, list[ObjectRef]]
-"""A result where it can be read from, and the references inside."""
 
 
 def _item(what: str, pickled: tuple[bytes, Sequence[Any]]) -> Any:
@@ -81,6 +76,7 @@ class Executor:
         self._leaving = False
         self._actor: _ActorState | None = None
         self.answers = Answers(client)
+        self.returns = Returns(client)
         self._consumed: dict[bytes, int] = {}  # by generator task: values that its reader has taken
         self._flush_due = False  # a timer will flush the answers
         self._announced = ""
@@ -289,7 +285,7 @@ class Executor:
                 self.took(job)
                 return (job.id, [], None, False)
             self.took(job)
-            return self.answer(job, result)
+            return self.returns.answer(job, result)
         except KeyboardInterrupt as error:
             if self._interrupts.asked == job.id:
                 raise
@@ -343,37 +339,6 @@ class Executor:
 
     def _exit(self) -> None:
         raise ActorExit
-
-    def answer(self, job: Job, result: Any) -> Answer:
-        """What a job has returned, ready to travel."""
-        count = job.spec.num_returns
-        if count == 1 and type(result) in IMMUTABLE and not (isinstance(result, str | bytes) and len(result) > 10_000):
-            return (job.id, result)
-        placed: list[Placed] = []
-        try:
-            for value in results_of(job.spec.name, count, result):
-                placed.append(self._place(job, value))  # noqa: PERF401
-        except BaseException:
-            self._take_away(placed)
-            raise
-        return (job.id, self._hand_over(job, placed), None, False)
-
-    def _place(self, job: Job, value: Any) -> Placed:
-        return self._client.values.place(value, f"the result of {job.spec.name}")
-
-    def _take_away(self, placed: Iterable[Placed]) -> None:
-        """These results are not sent after all: no memory must be lost with them."""
-        with self._client.loop.lock:
-            for payload, _ in placed:
-                self._client.values.free(payload)
-
-    def _hand_over(self, job: Job, placed: Iterable[Placed]) -> list[tuple[Payload, list[bytes]]]:
-        """Results as they travel; from here on they are the caller's."""
-        values, references = self._client.values, self._client.references
-        with self._client.loop.lock:
-            for payload, _ in placed:
-                values.lend(payload, job.caller)
-            return [(payload, references.grant(refs, job.caller)) for payload, refs in placed]
 
     def failed(self, job: Job, error: BaseException) -> Answer:
         """What a job has raised, ready to travel."""
@@ -433,7 +398,7 @@ class Executor:
             except BaseException as error:
                 odd[len(values)] = self.item_failed(job, error)
                 values.append(None)
-        return self.chunk_answer(job, values, odd, self.took(job, count))
+        return self.returns.chunk(job, values, odd, self.took(job, count), self.item_failed)
 
     def item_failed(self, job: Job, error: BaseException) -> tuple[Payload, list[bytes], bool]:
         """What an item of a chunk has raised, ready to travel. Raises it again if it is for the whole chunk."""
@@ -447,25 +412,6 @@ class Executor:
         assert job.args is not None
         plain, pickles = job.args[0], job.args[-1]
         return iter(plain) if plain is not None else map(partial(_item, f"an argument of {job.spec.name}"), pickles)
-
-    def chunk_answer(self, job: Job, values: list[Any], odd: Odd, seconds: float) -> Answer:
-        """The results of a chunk, ready to travel: those that are immutable as they are, the ``odd`` ones apart."""
-        placed: dict[int, Placed] = {}
-        if not set(map(type, values)) <= _SHORT_TYPES:
-            try:
-                for index, value in enumerate(values):
-                    if type(value) not in IMMUTABLE or (isinstance(value, str | bytes) and len(value) > 10_000):
-                        values[index] = None
-                        try:
-                            placed[index] = self._place(job, value)
-                        except BaseException as error:
-                            odd[index] = self.item_failed(job, error)
-            except BaseException:
-                self._take_away(placed.values())
-                raise
-        for index, (payload, inner) in zip(placed, self._hand_over(job, placed.values()), strict=True):
-            odd[index] = payload, inner, False
-        return (job.id, (values, odd, seconds), None, False)
 
     # -- generators --------------------------------------------------------------------------------------------------
 
@@ -490,7 +436,7 @@ class Executor:
 
     def send_yielded(self, job: Job, index: int, value: Any) -> None:
         """Value number ``index`` leaves at once."""
-        [(payload, inner)] = self._hand_over(job, [self._place(job, value)])
+        payload, inner = self.returns.yielded(job, value)
         logs.flush()
         self._client.post(job.caller, ("yielded", job.id, index, payload, inner))
 
