@@ -89,12 +89,16 @@ class OwnedActors:
             self._client.actors.created(life)
         if name is None:  # nobody can object: no need to wait for an answer
             self._client.tell_node(("actor_create", 0, actor, False))
-        elif (taken := self._client.ask("actor_create", actor, options["get_if_exists"])) is not None:
+        else:
             with self._client.loop.lock:
-                del self._actors[actor.id]
-            if isinstance(taken, str):
-                raise exc.ActorAlreadyExistsError(f"{taken}; choose another name, or pass get_if_exists=True")
-            return self._client.claim(taken[0])
+                self._client.references.sweep()  # who had the name may have lost its last handle just now
+            taken = self._client.ask("actor_create", actor, options["get_if_exists"])
+            if taken is not None:
+                with self._client.loop.lock:
+                    del self._actors[actor.id]
+                if isinstance(taken, str):
+                    raise exc.ActorAlreadyExistsError(f"{taken}; choose another name, or pass get_if_exists=True")
+                return self._client.claim(taken[0])
         if actor.waits:
             with self._client.loop.lock:
                 self._client.references.when_all_ready(
