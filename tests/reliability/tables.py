@@ -26,7 +26,9 @@ def sizes(root: Any) -> Counter[str]:
             found[path] += len(one)
             queue += [(f"{path}[]", item) for item in list(_items(one)) if _looked_into(item)]
         else:
-            queue += [(f"{type(one).__name__}.{name}", value) for name, value in _attributes(one) if _looked_into(value)]
+            queue += [
+                (f"{type(one).__name__}.{name}", value) for name, value in _attributes(one) if _looked_into(value)
+            ]
     return found
 
 
@@ -58,6 +60,4 @@ def here() -> dict[str, int]:
 
 def grown(before: dict[str, int], after: dict[str, int], by: int) -> dict[str, tuple[int, int]]:
     """Tables that have grown by more than ``by``."""
-    return {
-        path: (before.get(path, 0), length) for path, length in after.items() if length - before.get(path, 0) > by
-    }
+    return {path: (before.get(path, 0), length) for path, length in after.items() if length - before.get(path, 0) > by}
