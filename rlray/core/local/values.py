@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 from rlray.core.exceptions import ObjectLostError, presentable
 from rlray.core.local import spill
 from rlray.core.local.allocation import Allocator
+from rlray.core.local.complaint import Kept
 from rlray.core.local.loop import Loop
 from rlray.core.local.made import MadeArrays
 from rlray.core.local.references import LocalRef, Payload, References, owner_of, stored
@@ -69,7 +70,7 @@ class Values:
             settings.store_capacity,
             references.sweep,
             self._spiller.make_room,
-            self.why_full,
+            self.kept,
         )
         self._made = MadeArrays(self._arena, self.extents)
         self.recover: Callable[[ObjectRef], bool] | None = None  # makes a value again whose file is gone, if it can
@@ -194,13 +195,12 @@ class Values:
         """Whether memory gets free when this value goes: not while arrays of `empty` lie there too."""
         return payload[1] != self._references.me or self.extents.only_used_once(payload[2])
 
-    def why_full(self) -> str:
-        """What this process keeps in memory, in words."""
-        made = self._made.nbytes
-        return ", ".join(filter(None, [self._spiller.why_not(), f"{made / 1e6:.1f} MB of empty()" if made else ""]))
+    def kept(self) -> Kept:
+        """What of this process's values stays in memory, and why."""
+        return self._spiller.kept(self._made.nbytes)
 
-    def make_room(self, needed: int, done: Callable[[int, str], None]) -> None:
-        """Spill for others, beside everything else; ``done`` gets the bytes moved, and what was not in words."""
+    def make_room(self, needed: int, done: Callable[[int, Kept], None]) -> None:
+        """Spill for others, beside everything else; ``done`` gets the bytes moved, and what was not."""
 
         def work() -> None:
             moved = 0
@@ -208,7 +208,7 @@ class Values:
                 gc.collect()  # references may hang in cycles
                 moved = self._spiller.make_room(needed)
             finally:
-                done(moved, self.why_full())
+                done(moved, self.kept())
 
         threading.Thread(target=work, name="rlray-spill", daemon=True).start()
 
