@@ -26,8 +26,8 @@ def test_holders_are_summed_over_owners_and_sorted() -> None:
         "Largest holders: process 3: 90.0 MB behind references that it holds; process 1: 30.0 MB in arrays that it has "
         "read, 1.0 MB in arguments of its calls under way, 5.0 MB in arrays of empty(); "
         "process 2: 2.0 MB that the disk does not take. "
-        "Largest values: 40.0 MB made by make (kept by process 3); 30.0 MB put at a.py:1 (kept by process 1, process 3); "
-        "20.0 MB put at a.py:2 (kept by process 3). The disk is full. "
+        "Largest values: 40.0 MB made by make (kept by process 3); 30.0 MB put at a.py:1 (kept by process 1, "
+        "process 3); 20.0 MB put at a.py:2 (kept by process 3). The disk is full. "
         "Drop references and arrays that are no longer needed (a small view keeps a whole array: copy it), or give "
         "init(object_store_memory=...) more bytes"
     )

@@ -96,6 +96,12 @@ def test_a_disk_that_gets_room_again(disk: Path) -> None:
     assert _mount("-o", "remount,size=100m", str(disk))
     refs += [rlray.put(block(i)) for i in range(len(refs), len(refs) + 5)]
     assert all(holds(ref, i) for i, ref in enumerate(refs))
+    arrays = rlray.get(refs)
+    with pytest.raises(ObjectStoreFullError) as full:
+        rlray.put(block(0, 70 * MB))
+    assert "in arrays that it has read" in str(full.value)
+    assert "No space left" not in str(full.value), "that is over"
+    del arrays
 
 
 def test_results_when_the_disk_is_full(disk: Path) -> None:
@@ -155,14 +161,14 @@ def test_a_folder_that_is_removed(disk: Path) -> None:
     spilled = len(files(disk))
     assert spilled == 2
     shutil.rmtree(folder)
-    lost = 0
+    said = []
     for i, ref in enumerate(refs):
         try:
             assert holds(ref, i)
         except ObjectLostError as error:
-            assert str(folder) in str(error)
-            lost += 1
-    assert lost == spilled
+            said.append(str(error))
+    assert len(said) == spilled
+    assert all(str(folder) in one for one in said)
     again = [rlray.put(block(i)) for i in range(11, 13)]
     assert len(files(disk)) == 2
     assert all(holds(ref, i) for i, ref in enumerate(again, 11))
