@@ -15,7 +15,7 @@ from rlray.core.engine import current
 
 KINDS = ("driver", "zygote", "node", "largest worker")
 WARM = 0.2  # the part of the work that is not looked at: caches fill, pools reach their size
-NOISE = 1_000_000  # bytes from the first to the last sample that allocators explain
+NOISE = 2_000_000  # bytes from the first to the last sample that allocators explain
 
 
 class Growth:
