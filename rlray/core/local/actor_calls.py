@@ -59,15 +59,8 @@ class ActorCalls:
 
     def forget(self, actor: bytes) -> None:
         """No handle to the actor is left here, and so no call is under way."""
-        lane = self._lanes.pop(actor, None)
-        if lane is not None:
+        if self._lanes.pop(actor, None) is not None:
             self._host.tell_node(("actor_unwatch", actor))
-            self._no_more_from(lane)
-
-    def _no_more_from(self, lane: ActorLane) -> None:
-        """The process that the actor lived in, if any, answers no more calls of this lane."""
-        if lane.worker is not None and self._host.sent.get(lane.worker) is lane.running:
-            del self._host.sent[lane.worker]
 
     def home(self, actor: bytes) -> int | None:
         """The process that the actor lives in, as far as is known."""
@@ -148,8 +141,8 @@ class ActorCalls:
         lane = self._lanes.get(actor)
         if lane is None or lane.state == "dead" or (lane.killed and state != "dead"):
             return
-        if lane.worker != worker or state == "dead":
-            self._no_more_from(lane)
+        if lane.worker is not None and lane.worker != worker:
+            self._host.sent.pop(lane.worker, None)
         lane.state, lane.worker = state, worker
         if state == "dead":
             lane.cause = ("error", as_call_error(cause))

@@ -248,13 +248,16 @@ class Scheduler:
 
         Raises: ValueError if its name is taken.
         """
+        maker = self.actor_of(creator)
+        process = self.workers.get(creator)
+        if maker is None and process is not None and process.actor is not None and not detached:
+            return []  # the actor is dead already: this is one of its last words, and the group would have no end
         if group.name is not None:
             if group.name in self.group_names:
                 raise ValueError(f"a placement group named {group.name[1]!r} already exists")
             self.group_names[group.name] = group.id
         self.groups[group.id] = group
         group.watchers.add(creator)
-        maker = self.actor_of(creator)
         if maker is not None and not detached:
             maker.groups.add(group.id)
             group.maker = maker.id
