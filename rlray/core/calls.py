@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from rlray.core.engine import CHUNK, STREAMING, CallSpec
-from rlray.core.exceptions import ActorDiedError, ActorUnschedulableError, RayTaskError, RuntimeEnvSetupError
+from rlray.core.exceptions import ActorDiedError, ActorUnschedulableError, RayTaskError, RuntimeEnvSetupError, say
 from rlray.core.refs import ObjectRef
 from rlray.core.serialization import IMMUTABLE, dumps_error
 
@@ -88,6 +88,17 @@ def results_of(name: str, count: int, result: Any) -> Sequence[Any]:
     return result
 
 
+def retries(wanted: bool | bytes, failure: RayTaskError) -> bool:
+    """Whether a call that failed so may be made again: ``wanted`` is its ``retry_exceptions``, as it travels."""
+    if isinstance(wanted, bool):
+        return wanted
+    try:
+        return isinstance(failure.cause, pickle.loads(wanted))
+    except Exception as why:  # user-defined unpickling may raise anything
+        failure.traceback_str += f"note: retry_exceptions cannot be unpickled, so it was not tried again: {say(why)}\n"
+        return False
+
+
 def check_generator(name: str, result: Any, kind: type) -> None:
     """Raise TypeError if what a call with ``num_returns="streaming"`` has returned is no generator."""
     if not isinstance(result, kind):
@@ -104,8 +115,7 @@ def as_call_error(cause: bytes | None) -> bytes:
     """
     if cause is None:
         return dumps_error(ActorDiedError("the actor is dead"))
-    error = pickle.loads(cause)
+    error = pickle.loads(cause)  # of a class of ours: what a user has raised stays pickled inside
     if isinstance(error, ActorDiedError | ActorUnschedulableError | RuntimeEnvSetupError):
         return cause
-    text = f"the actor's constructor raised, so it never lived:\n{error}"
-    return dumps_error(ActorDiedError(text, error.as_instanceof_cause() if isinstance(error, RayTaskError) else error))
+    return dumps_error(ActorDiedError(f"the actor's constructor raised, so it never lived:\n{error}", error))

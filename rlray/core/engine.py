@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from rlray.core.exceptions import ObjectStoreFullError
 from rlray.core.mapping import Chunk, SingleCalls
 from rlray.core.resources import Wish
 from rlray.core.signatures import MethodTable
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from rlray.core.refs import ObjectRef
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: whoever keeps something for it wants to know when it goes
 class Code:
     """A function or class ready to travel: its pickle is sent to a worker once, later calls name its id.
 
-    The references that it captures live as long as it does, and in each process that has received it.
+    The references that it captures live as long as it does, there too.
     """
 
     id: bytes
@@ -136,10 +137,18 @@ class Engine(ABC):
         """Call a method; returns as `submit` does. Calls of one caller run in the order they were made."""
 
     def chunk(self, spec: CallSpec, actor: ObjectRef | None, items: tuple[Any, ...]) -> Chunk:
-        """Start a call for each item, of a function or of an actor's method; an engine may send them together."""
-        if actor is None:
-            return SingleCalls(self, [self.submit(spec, (item,), {}) for item in items])
-        return SingleCalls(self, [self.call(actor, spec, (item,), {}) for item in items])
+        """Start a call for each item, of a function or of an actor's method; an engine may send them together.
+
+        An item that cannot be sent is an error in its result's place.
+        """
+        return SingleCalls(self, [self._call_for(spec, actor, item) for item in items])
+
+    def _call_for(self, spec: CallSpec, actor: ObjectRef | None, item: Any) -> ObjectRef:
+        try:
+            ref = self.submit(spec, (item,), {}) if actor is None else self.call(actor, spec, (item,), {})
+        except (TypeError, ObjectStoreFullError) as why:
+            ref = self.failed(why)
+        return ref  # type: ignore[no-any-return]
 
     @abstractmethod
     def find_actor(self, name: str, namespace: str | None) -> tuple[ObjectRef, ActorInfo]:
@@ -156,6 +165,10 @@ class Engine(ABC):
     @abstractmethod
     def put(self, value: Any) -> ObjectRef:
         """Store a value, copied once."""
+
+    @abstractmethod
+    def failed(self, error: Exception) -> ObjectRef:
+        """A reference to a value that there is not: `get` raises the error."""
 
     @abstractmethod
     def empty(self, shape: Any, dtype: Any, order: Literal["C", "F"]) -> Any:

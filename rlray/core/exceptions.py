@@ -18,16 +18,18 @@ RayError
 ├── ObjectLostError                  the value is gone
 │   └── OwnerDiedError               ... with the process that owned it
 ├── ObjectStoreFullError             no memory left for a value, not even by spilling
-└── RaySystemError                   the runtime itself failed
+└── RaySystemError                   the runtime itself failed, or a value cannot be unpickled
     └── RayChannelError              a process of the runtime went away
 """
 
 from __future__ import annotations
 
 import contextlib
+import pickle
 import traceback
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 from rlray.core.hints import hint
 
@@ -151,7 +153,7 @@ class ObjectStoreFullError(RayError):
 
 
 class RaySystemError(RayError):
-    """The runtime itself failed."""
+    """The runtime itself failed, or a value cannot be unpickled in the process that wants it (see ``__cause__``)."""
 
 
 class RayChannelError(RaySystemError):
@@ -166,18 +168,38 @@ class RayTaskError(RayError):
     traceback as text; both are also reachable as ``__cause__``.
     """
 
-    def __init__(self, function_name: str, traceback_str: str, cause: BaseException, where: str = "") -> None:
-        super().__init__(function_name, traceback_str, cause, where)
+    def __init__(self, function_name: str, traceback_str: str, cause: BaseException | bytes, where: str = "") -> None:
+        super().__init__(function_name, traceback_str, where)
         self.function_name = function_name
         self.traceback_str = traceback_str
-        self.cause = cause
         self.where = where  # "pid=..., actor ..." of the process that ran it
+        self._cause = cause  # bytes: pickled, since nobody has asked for it yet
+
+    @property
+    def cause(self) -> BaseException:
+        """The original exception; one that says why, if it cannot be unpickled here."""
+        if isinstance(self._cause, bytes):
+            try:
+                self._cause = loaded = pickle.loads(self._cause)
+                return loaded  # type: ignore[no-any-return]
+            except KeyboardInterrupt:
+                raise
+            except BaseException as why:  # user-defined unpickling may raise anything
+                text = f"what {self.function_name} raised cannot be unpickled in this process: {say(why)}"
+                self._cause = RayError(text)
+        return self._cause
 
     def __str__(self) -> str:
         return f"{self.function_name} raised in another process ({self.where})\n{self.traceback_str.rstrip()}"
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return RayTaskError, (self.function_name, self.traceback_str, self.cause, self.where)
+        return RayTaskError, self._parts()
+
+    def _parts(self) -> tuple[str, str, bytes, str]:
+        from rlray.core.serialization import dumps_error
+
+        cause = self._cause if isinstance(self._cause, bytes) else dumps_error(self._cause)
+        return self.function_name, self.traceback_str, cause, self.where
 
     def as_instanceof_cause(self) -> RayTaskError:
         """This error as an instance of the original's class too; itself where Python does not allow such a class."""
@@ -186,37 +208,67 @@ class RayTaskError(RayError):
             cause = cause.cause
         error: RayTaskError = self
         if isinstance(cause, Exception):
-            with contextlib.suppress(TypeError):  # layout conflict or a final class
+            with contextlib.suppress(Exception):  # layout conflict, a final class, or what its constructor raises
                 error = _dual_class(type(cause))(self.function_name, self.traceback_str, cause, self.where)
         error.__cause__ = cause
         return error
 
 
+_duals: WeakValueDictionary[type[Exception], type[RayTaskError]] = WeakValueDictionary()
+"""A class goes with its last error, but not before Python looks for circles: each is in one with itself."""
+
+
 def _dual_class(cause_class: type[Exception]) -> type[RayTaskError]:
     """A class that is both ``RayTaskError`` and ``cause_class``, showing the attributes of the original."""
+    known = _duals.get(cause_class)
+    if known is not None:
+        return known
 
     class Dual(RayTaskError, cause_class):  # type: ignore[misc, valid-type]
+        def __new__(cls, function_name: str, traceback_str: str, cause: Exception, where: str) -> Any:
+            args = OSError.__reduce__(cause)[1] if isinstance(cause, OSError) else cause.args  # with its file's name
+            return cause_class.__new__(cls, *args)  # exception groups will have it so
+
         def __init__(self, function_name: str, traceback_str: str, cause: Exception, where: str) -> None:
             # Not super().__init__: the user's constructor may want other arguments.
-            self.function_name, self.traceback_str, self.cause, self.where = function_name, traceback_str, cause, where
+            self.function_name, self.traceback_str, self._cause, self.where = function_name, traceback_str, cause, where
             self.args = cause.args
 
         def __getattr__(self, name: str) -> Any:
-            if name.startswith("__") or "cause" not in self.__dict__:
+            if name.startswith("__") or "_cause" not in self.__dict__:
                 raise AttributeError(name)
-            return getattr(self.__dict__["cause"], name)
+            return getattr(self.__dict__["_cause"], name)
 
         __str__ = RayTaskError.__str__
 
         def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-            return _dual_again, (self.function_name, self.traceback_str, self.cause, self.where)
+            return _dual_again, self._parts()
 
     Dual.__name__ = Dual.__qualname__ = f"RayTaskError({cause_class.__name__})"
+    _duals[cause_class] = Dual
     return Dual
 
 
-def _dual_again(function_name: str, traceback_str: str, cause: BaseException, where: str) -> RayTaskError:
+def _dual_again(function_name: str, traceback_str: str, cause: bytes, where: str) -> RayTaskError:
     return RayTaskError(function_name, traceback_str, cause, where).as_instanceof_cause()
+
+
+def presentable(error: BaseException) -> BaseException:
+    """An error as it is raised where somebody asks for the value: one of a user's own class too, if that can be."""
+    if isinstance(error, RayTaskError):
+        return error.as_instanceof_cause()
+    if isinstance(error.__cause__, RayTaskError):
+        error.__cause__ = error.__cause__.as_instanceof_cause()
+    return error
+
+
+def say(error: BaseException) -> str:
+    """An exception in one line, whatever its class does when it is asked for its text."""
+    try:
+        text = str(error)
+    except BaseException:  # of the user's own making
+        text = "<its text cannot be had>"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def task_error(function_name: str, error: BaseException, where: str) -> RayTaskError:
@@ -224,5 +276,8 @@ def task_error(function_name: str, error: BaseException, where: str) -> RayTaskE
     tb = error.__traceback__
     while tb is not None and "/rlray/core/" in tb.tb_frame.f_code.co_filename.replace("\\", "/"):
         tb = tb.tb_next
-    text = "".join(traceback.format_exception(type(error), error, tb or error.__traceback__)) + hint(error)
+    try:
+        text = "".join(traceback.format_exception(type(error), error, tb or error.__traceback__)) + hint(error)
+    except Exception as why:  # of the user's own making: __str__, __notes__, ...
+        text = f"{say(error)} (its traceback cannot be shown: {say(why)})\n"
     return RayTaskError(function_name, text, error, where)

@@ -13,7 +13,7 @@ _READ_ONLY = (
 
 def hint(error: BaseException) -> str:
     """A line that helps with an error, or nothing."""
-    return _READ_ONLY if isinstance(error, ValueError) and "read-only" in str(error) else ""
+    return _READ_ONLY if type(error) is ValueError and "read-only" in str(error) else ""
 
 
 class DriverHints:

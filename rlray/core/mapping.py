@@ -62,7 +62,7 @@ class SingleCalls(Chunk):
             except Exception as error:
                 if not return_exceptions:
                     raise
-                value = error
+                value = error.with_traceback(None)  # its frames would keep the others alive
             yield value
 
 
@@ -138,7 +138,10 @@ class Map:
             self._fill()
             [first, *_] = [one for one in self._chunks if one.completion is done[0]]
             self._chunks.remove(first)
-            yield from map(first.ref, range(first.count))
+            refs = [first.ref(index) for index in range(first.count)]
+            if isinstance(first, SingleCalls):  # whose last item says nothing of the others
+                self._engine.wait(refs, len(refs), None)
+            yield from refs
 
     # -- sending -----------------------------------------------------------------------------------------------------
 

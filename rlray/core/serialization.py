@@ -8,19 +8,24 @@ are views, read-only where the buffers are; of tensors see `rlray.core.tensors`)
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cloudpickle
 
 from rlray.core import tensors
+from rlray.core.exceptions import RayError, RaySystemError, say
 
 if TYPE_CHECKING:
     from rlray.core.refs import ObjectRef
+
+T = TypeVar("T")
 
 IMMUTABLE = frozenset({int, float, complex, str, bytes, bool, type(None)})
 """Types whose values travel inside messages as they are, and need no copy."""
@@ -67,11 +72,18 @@ def note_reference(ref: ObjectRef) -> bool:
     return True
 
 
-def serialize(value: Any) -> Serialized:
+def serialize(value: Any, what: str = "a value") -> Serialized:
     """Turn ``value`` into bytes and buffers.
 
-    Raises: TypeError or pickle.PicklingError if something inside cannot be pickled.
+    Raises: TypeError if something inside cannot be pickled, whatever that has raised; it names ``what`` that was.
     """
+    try:
+        return _serialize(value)
+    except Exception as why:
+        raise unpicklable(what, why) from why
+
+
+def _serialize(value: Any) -> Serialized:
     buffers: list[memoryview] = []
 
     def keep(buffer: pickle.PickleBuffer) -> bool:
@@ -90,38 +102,102 @@ def deserialize(data: bytes | memoryview, buffers: Sequence[Any]) -> Any:
     return pickle.loads(data, buffers=buffers)
 
 
-def dumps_error(error: BaseException) -> bytes:
-    """Pickle an exception so that it surely loads again elsewhere.
+def unpicklable(what: str, why: BaseException) -> TypeError:
+    """The error for something that cannot be pickled."""
+    return TypeError(
+        f"{what} cannot be pickled: {say(why)}. Look inside it for what cannot leave its process (locks, open files, "
+        "sockets, ...); rlray.util.inspect_serializability(value) finds it"
+    )
 
-    Exceptions whose constructor wants other arguments than ``args`` are rebuilt without calling it; one that cannot
-    travel at all is replaced by its text.
+
+def not_loaded(what: str, why: BaseException) -> RaySystemError:
+    """The error for something that arrived, and cannot be unpickled in this process."""
+    return RaySystemError(
+        f"{what} cannot be unpickled in process {os.getpid()}: {say(why)}. It was pickled without an error, so look at "
+        "what its class does to be rebuilt (__reduce__, __setstate__, the arguments of its constructor), and whether "
+        "every module that it needs can be imported here"
+    )
+
+
+def unpickled(what: object, load: Callable[[], T]) -> T:
+    """What ``load`` unpickles. Raises RaySystemError if that raises, even SystemExit; it names ``what`` that was.
+
+    A KeyboardInterrupt passes: it may be a person's.
     """
-    for attempt in (_dumps_as_is, _dumps_rebuilt):
+    try:
+        return load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as why:  # user-defined unpickling raises what it likes
+        raise not_loaded(str(what), why) from why
+
+
+def dumps_error(error: BaseException) -> bytes:
+    """Pickle an exception so that it surely loads again, if not elsewhere then here.
+
+    Exceptions whose constructor wants other arguments than ``args`` are rebuilt without calling it; what is inside one
+    and cannot travel is left out, with a note that says so; one that cannot travel at all is replaced by its text.
+    """
+    why = ""
+    for pickler in (cloudpickle.Pickler, *_picklers()):
         try:
-            data = attempt(error)
-            pickle.loads(data)
-            return data
-        except Exception as failed:  # whatever user-defined pickling raises
-            why = failed
-    return _dumps_as_is(_stand_in(error, why))
+            stream = io.BytesIO()
+            pickler(stream, protocol=5).dump(error)
+            pickle.loads(stream.getvalue())
+            return stream.getvalue()
+        except BaseException as failed:  # user-defined pickling raises what it likes
+            why = say(failed)
+    text = f"{say(error)} (the exception itself cannot be pickled: {why})"
+    return bytes(cloudpickle.dumps(RayError(text), protocol=5))
 
 
-def _dumps_as_is(error: BaseException) -> bytes:
-    return bytes(cloudpickle.dumps(error, protocol=5))
+_DEEPEST = 5  # exceptions inside exceptions, if something must be left out: the work doubles with each
 
 
-def _dumps_rebuilt(error: BaseException) -> bytes:
-    from rlray.core.exceptions import RayError
+@cache
+def _picklers() -> tuple[Any, Any]:
+    """Picklers of exceptions: one that calls no constructor, and one that also leaves out what cannot travel."""
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    class Rebuilding(cloudpickle.Pickler):  # type: ignore[misc]
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, BaseException) and not isinstance(obj, RayError):
-                return _rebuild_error, (type(obj), obj.args, obj.__dict__)
+                return _rebuild_error, self.parts(obj)
             return super().reducer_override(obj)
 
-    stream = io.BytesIO()
-    Pickler(stream, protocol=5).dump(error)
-    return stream.getvalue()
+        def parts(self, error: BaseException) -> tuple[type, tuple[Any, ...], dict[str, Any]]:
+            return type(error), error.args, error.__dict__
+
+    class LeavingOut(Rebuilding):
+        around: tuple[BaseException, ...] = ()  # the exceptions that this one is part of
+
+        def parts(self, error: BaseException) -> tuple[type, tuple[Any, ...], dict[str, Any]]:
+            args, attributes, missing = list(error.args), dict(error.__dict__), []
+            for i, value in enumerate(args):
+                if not self.travels(value, error):
+                    args[i] = f"<{type(value).__name__}>"
+                    missing.append(f"args[{i}]")
+            for name in [name for name, value in attributes.items() if not self.travels(value, error)]:
+                del attributes[name]
+                missing.append(name)
+            if missing:
+                note = f"note: left out of this exception, since it cannot be pickled: {', '.join(missing)}"
+                attributes["__notes__"] = [*attributes.get("__notes__", ()), note]
+            return type(error), tuple(args), attributes
+
+        def travels(self, value: Any, error: BaseException) -> bool:
+            stream = io.BytesIO()
+            pickler = LeavingOut(stream, protocol=5)
+            pickler.around = (*self.around, error)
+            if len(pickler.around) > _DEEPEST or any(value is one for one in pickler.around):
+                return False
+            try:
+                pickler.dump(value)
+                pickle.loads(stream.getvalue())
+            except BaseException:  # as above
+                return False
+            return True
+
+    return Rebuilding, LeavingOut
 
 
 def _rebuild_error(cls: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
@@ -129,16 +205,6 @@ def _rebuild_error(cls: type[BaseException], args: tuple[Any, ...], attributes: 
     error.args = args
     error.__dict__.update(attributes)
     return error
-
-
-def _stand_in(error: BaseException, why: Exception) -> BaseException:
-    """An exception that can travel in place of one that cannot."""
-    from rlray.core.exceptions import RayError, RayTaskError
-
-    if not isinstance(error, RayTaskError):
-        return RayError(f"{type(error).__name__}: {error} (the exception itself cannot be pickled: {why})")
-    text = f"{type(error.cause).__name__}: {error.cause} (the exception itself cannot be pickled: {why})"
-    return RayTaskError(error.function_name, error.traceback_str, RayError(text), error.where)
 
 
 def _is_plain(value: Any, depth: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import cloudpickle
 
 from rlray.core.options import METHOD_OPTIONS, checked
+from rlray.core.serialization import IMMUTABLE
 
+_SMALL = 200  # bytes: a default that is shown in the message of a wrong call
 METHOD_ATTRIBUTE = "__rlray_method__"
 """Where ``@method`` leaves its options."""
 
@@ -112,8 +115,21 @@ def methods_of(cls: type) -> MethodTable:
     return MethodTable(found)
 
 
+class _Omitted:
+    """Stands for a default that handles need not take along, and perhaps cannot."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+def _travelling(default: Any) -> Any:
+    """A parameter's default as a handle takes it along: only that there is one matters to a call."""
+    kept = default is inspect.Parameter.empty or (type(default) in IMMUTABLE and sys.getsizeof(default) < _SMALL)
+    return default if kept else _Omitted()
+
+
 def _method_signature(cls: type, name: str, member: Any) -> Signature:
-    """The arguments that a call through a handle takes: without ``self`` or ``cls``, and without annotations."""
+    """The arguments that a call through a handle takes: without ``self``, annotations, and large defaults."""
     try:
         signature = inspect.signature(member)
     except (TypeError, ValueError):
@@ -121,5 +137,5 @@ def _method_signature(cls: type, name: str, member: Any) -> Signature:
     parameters = list(signature.parameters.values())
     if not inspect.ismethod(member) and not isinstance(inspect.getattr_static(cls, name), staticmethod):
         del parameters[0]
-    bare = [one.replace(annotation=inspect.Parameter.empty) for one in parameters]
+    bare = [one.replace(annotation=one.empty, default=_travelling(one.default)) for one in parameters]
     return Signature(inspect.Signature(bare))

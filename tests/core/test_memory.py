@@ -21,6 +21,7 @@ import pytest
 
 from rlray.core.exceptions import ObjectStoreFullError, OwnerDiedError
 from rlray.core.local import allocation, memory
+from rlray.core.local.complaint import kept
 from rlray.core.local.memory import Memory
 from rlray.core.local.references import References
 from rlray.core.local.spill import forget_all
@@ -96,9 +97,9 @@ class Process:
     def _free(self, payload: Any) -> None:
         self.values.free(payload)
 
-    def _ask(self, kind: str, size: int) -> Any:
+    def _ask(self, kind: str, *arguments: Any) -> Any:
         self.world.deliver_all((self.me, NODE))  # what was written before the question arrives before it
-        return self.world.memory.alloc(self.me, size)
+        return getattr(self.world.memory, kind)(self.me, *arguments)
 
     def handle(self, sender: int, message: Message) -> None:
         references = self.references
@@ -121,7 +122,7 @@ class Process:
                 self.values.extents.room()
             case ("spill", needed):
                 moved = self.values._spiller.make_room(needed)
-                self.post(NODE, ("spilled", moved, self.values._spiller.why_not()))
+                self.post(NODE, ("spilled", moved, self.values.kept()))
             case ("gone", dead):
                 self.world.deliver_all((dead, self.me))
                 references.peer_gone(dead)
@@ -318,6 +319,9 @@ def _everything_comes_back(world: World) -> None:
     os.close(world.settings.store_fd)
 
 
+NOTHING = kept([], (0, 0), "")
+
+
 class Asked:
     """A node's memory of one megabyte and three clients, and what is sent to them."""
 
@@ -341,17 +345,16 @@ class Asked:
 def test_one_client_after_the_other_is_asked_to_spill() -> None:
     node = Asked()
     [extent, _] = node.memory.alloc(2, 900_000)
-    assert len(node.memory.alloc(1, 500_000)) == 3
+    assert len(node.memory.alloc(1, 500_000)) == 1
     assert node.news() == [(2, "spill")]
     node.memory.alloc(1, 500_000)
     assert node.news() == [], "one at a time"
-    node.memory.spilled(2, 0, "0.9 MB read here")
+    node.memory.spilled(2, 0, kept([(900_000, "put at x.py:1", [(2, "arrays")])], (2, 0), ""))
     assert node.news() == [(3, "spill")]
-    node.memory.spilled(3, 0, "")
+    node.memory.spilled(3, 0, NOTHING)
     assert node.news() == []
-    moved, used, kept = node.memory.alloc(1, 500_000)
-    assert (moved, kept) == (0, ["2: 0.9 MB read here"])
-    assert used >= 900_000
+    assert node.memory.alloc(1, 500_000) == (0,)
+    assert "Largest holders: 2: 0.9 MB in arrays" in node.memory.why_full(1, 500_000, NOTHING)
     node.memory.free(2, [extent])
     assert (1, "room") in node.news()
     assert len(node.memory.alloc(1, 500_000)) == 2

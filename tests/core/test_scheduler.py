@@ -383,6 +383,26 @@ def test_groups_end_with_the_actor_that_made_them_but_not_with_a_task() -> None:
     assert not scheduler.group_names
 
 
+def test_a_group_that_a_dead_actor_has_asked_for_is_not_made() -> None:
+    """Its last words are read after its end has been told."""
+    scheduler = make(cpus=2)
+    maker = actor("maker")
+    scheduler.create_actor(maker)
+    assert maker.worker is not None
+    scheduler.started(maker.worker)
+    scheduler.actor_ready(maker.id)
+    process = maker.worker
+    scheduler.create_group(group("before", {"CPU": 1}), process, False)
+    assert scheduler.kill_actor(maker.id, b"cause", True)
+    assert scheduler.create_group(group("named after", {"CPU": 1}), process, False) == []
+    scheduler.create_group(group("detached", {"CPU": 1}), process, True)
+    scheduler.validate()
+    scheduler.died(process, b"cause", "killed")
+    assert [name for name, one in scheduler.groups.items() if one.state == "created"] == [b"detached"]
+    assert not scheduler.group_names
+    scheduler.validate()
+
+
 def test_dead_actors_and_removed_groups_are_forgotten_in_the_end() -> None:
     scheduler = make(cpus=1)
     for i in range(1_200):

@@ -171,9 +171,14 @@ class Inline(Engine):
 
     # -- the Engine interface: objects -------------------------------------------------------------------------------
 
+    def failed(self, error: Exception) -> ObjectRef:
+        ref = self.values.own()
+        self.values.resolve(ref.entry, ("error", dumps_error(error)))
+        return ref
+
     def put(self, value: Any) -> ObjectRef:
         self._begin_call()
-        payload, inner = self.values.place(value)
+        payload, inner = self.values.place(value, "a value given to put()")
         ref = self.values.own()
         self.values.resolve(ref.entry, payload, inner)
         return ref
@@ -188,7 +193,7 @@ class Inline(Engine):
         entries = [values.entry(ref) for ref in refs]
         if any(entry.payload is None or entry.payload[0] == "error" for entry in entries):
             self._await(entries, timeout)
-        return [values.unpack(entry.payload or ()) for entry in entries]
+        return [values.unpack(entry.payload or (), entry) for entry in entries]
 
     def _await(self, entries: Sequence[Entry], timeout: float | None) -> None:
         """Wait for all, or for an error among them, which is raised at once."""
@@ -215,7 +220,7 @@ class Inline(Engine):
                 logger.warning("get has waited for %g s: %s", slow, text)
                 slow *= 2
         if (entry := failed()) is not None:
-            self.values.unpack(entry.payload or ())
+            self.values.unpack(entry.payload or (), entry)
 
     def wait(
         self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
@@ -367,10 +372,7 @@ class Inline(Engine):
             job = Job(self.values.new_id(), spec, ("args", args))
         else:
             parts = take_apart(args, kwargs)
-            try:
-                payload, refs = self.values.place(parts.values)
-            except Exception as why:  # user-defined pickling may raise anything
-                raise TypeError(f"an argument of {spec.name} cannot be pickled: {why}") from why
+            payload, refs = self.values.place(parts.values, f"an argument of {spec.name}")
             job = Job(self.values.new_id(), spec, payload)
             job.refs, job.slots, job.dependencies = refs, parts.slots, parts.dependencies
         parent = running.get()

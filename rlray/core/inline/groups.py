@@ -101,7 +101,7 @@ class Groups:
             error = TaskPlacementGroupRemoved("the placement group has been removed")
             self._values.resolve(ref.entry, ("error", dumps_error(error)))
         else:
-            self._values.resolve(ref.entry, *self._values.place(handle))
+            self._values.resolve(ref.entry, *self._values.place(handle, "a placement group"))
         return ref
 
     def find(self, name: str) -> bytes:

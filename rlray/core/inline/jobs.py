@@ -9,15 +9,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
-from rlray.core.calls import Slot, put_together, results_of
+from rlray.core.calls import Slot, put_together, results_of, retries
 from rlray.core.engine import CallSpec, Code
 from rlray.core.exceptions import ActorExit, DeadlockError, RayError, TaskCancelledError, task_error
 from rlray.core.inline.ledger import Grant, lending
 from rlray.core.inline.values import Entry, Payload, Values
 from rlray.core.refs import ObjectRef
 from rlray.core.resources import PLAIN, Request
-from rlray.core.serialization import dumps_error
+from rlray.core.serialization import dumps_error, unpickled
 
 if TYPE_CHECKING:
     from rlray.core.inline.actors import Actor
@@ -103,7 +104,7 @@ class Runner:
         self.over = over  # told of each job that has ended, and whether with an error
         self.take = take  # resources; raises what a task gets for which there are none any more
         self.pending: dict[bytes, Job] = {}
-        self._functions: dict[bytes, Any] = {}
+        self._functions: WeakKeyDictionary[Code, Any] = WeakKeyDictionary()
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -173,14 +174,17 @@ class Runner:
         """The arguments of a job whose dependencies are there."""
         if job.arguments[0] == "args":
             return job.arguments[1], {}
-        resolved = [self.values.unpack(self.values.entry(ref).payload or ()) for ref in job.dependencies]
-        return put_together(self.values.unpack(job.arguments), job.slots, resolved)
+        entries = [self.values.entry(ref) for ref in job.dependencies]
+        resolved = [self.values.unpack(entry.payload or (), entry) for entry in entries]
+        given = self.values.unpack(job.arguments, f"an argument of {job.spec.name}")
+        return put_together(given, job.slots, resolved)
 
     def load(self, code: Code) -> Any:
         """The function or class, loaded from its pickle once: with globals of its own if it travels by value."""
-        found = self._functions.get(code.id)
+        found = self._functions.get(code)
         if found is None:
-            found = self._functions.setdefault(code.id, pickle.loads(code.pickled))
+            loaded = unpickled(f"the code of {code.name}", lambda: pickle.loads(code.pickled))
+            found = self._functions.setdefault(code, loaded)
         return found
 
     def grant_here(self) -> Grant | None:
@@ -214,10 +218,7 @@ class Runner:
 
     def place(self, job: Job, value: Any) -> tuple[Payload, Sequence[ObjectRef]]:
         """A result, packed."""
-        try:
-            return self.values.place(value)
-        except (TypeError, pickle.PicklingError, AttributeError) as why:
-            raise TypeError(f"the result of {job.spec.name} cannot be pickled: {why}") from why
+        return self.values.place(value, f"the result of {job.spec.name}")
 
     def failed(self, job: Job, error: BaseException) -> bool:
         """A job has raised; True if it may run again."""
@@ -225,12 +226,11 @@ class Runner:
         if actor is not None and isinstance(error, ActorExit):
             actor.leave(job)
             return False
-        retried = job.spec.retry_exceptions
-        retry = isinstance(error, pickle.loads(retried)) if isinstance(retried, bytes) else retried
-        if retry and job.retries != 0 and not job.done:
+        failure = task_error(job.spec.name, error, where(actor))
+        if retries(job.spec.retry_exceptions, failure) and job.retries != 0 and not job.done:
             job.retries -= job.retries > 0
             return True
-        self.finish(job, ("error", dumps_error(task_error(job.spec.name, error, where(actor)))))
+        self.finish(job, ("error", dumps_error(failure)))
         return False
 
     def cancelled(self, job: Job) -> None:

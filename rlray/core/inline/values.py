@@ -12,9 +12,9 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
-from rlray.core.exceptions import ObjectLostError, RayTaskError
+from rlray.core.exceptions import ObjectLostError, presentable
 from rlray.core.refs import ObjectRef
-from rlray.core.serialization import IMMUTABLE, Serialized, deserialize, dumps_error, serialize
+from rlray.core.serialization import IMMUTABLE, Serialized, deserialize, dumps_error, serialize, unpickled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,14 +32,18 @@ _ALIGN = 64  # bytes: a cache line
 class Entry:
     """What is known of a value. It lives as long as a reference to it, or the job that makes it."""
 
-    __slots__ = ("ask", "inner", "job", "payload", "waiting")
+    __slots__ = ("ask", "inner", "job", "maker", "payload", "waiting")
 
     def __init__(self, job: Job | None = None) -> None:
         self.payload: Payload | None = None  # None: not there yet
         self.inner: Sequence[ObjectRef] = ()  # references inside the value
         self.job = job  # what is making it; None once it is there
         self.ask: Callable[[], None] | None = None  # makes a value that is made only when somebody wants it
+        self.maker = job.spec.name if job is not None else ""
         self.waiting: list[Callable[[], None]] = []
+
+    def __str__(self) -> str:
+        return f"a value made by {self.maker}" if self.maker else "a value"
 
 
 class InlineRef(ObjectRef):
@@ -123,11 +127,14 @@ class Values:
 
     # -- packing -----------------------------------------------------------------------------------------------------
 
-    def place(self, value: Any) -> tuple[Payload, list[ObjectRef]]:
-        """A value as it was at this moment, and the references inside it. Raises whatever pickling raises."""
+    def place(self, value: Any, what: str) -> tuple[Payload, list[ObjectRef]]:
+        """A value as it was at this moment, and the references inside it.
+
+        Raises: TypeError if it cannot be pickled, which names ``what`` it is.
+        """
         if type(value) in IMMUTABLE:
             return ("value", value), []
-        whole = serialize(value)
+        whole = serialize(value, what)
         if self._made:
             self._freeze(whole.buffers)
         return ("pickle", whole.data, _copies(whole)), whole.refs
@@ -155,13 +162,16 @@ class Values:
                 freeze(buffer.obj)
                 freeze(array)
 
-    def unpack(self, payload: Payload) -> Any:
-        """What a payload stands for: a copy, except for arrays, which are read-only views. Raises an error's."""
+    def unpack(self, payload: Payload, what: object) -> Any:
+        """What a payload stands for: a copy, except for arrays, which are read-only views.
+
+        Raises: the error that it stands for; RaySystemError, which names ``what`` it is, if it cannot be unpickled.
+        """
         match payload:
             case ("pickle", data, buffers):
-                return deserialize(data, buffers)
+                return unpickled(what, lambda: deserialize(data, buffers))
             case ("error", data):
-                raise _error(data)  # in no variable here: it would hold on to the frames of whoever catches it
+                raise presentable(pickle.loads(data))  # in no variable: it would hold on to the frames of its catcher
         return payload[1]
 
     # -- coming into being -------------------------------------------------------------------------------------------
@@ -235,18 +245,13 @@ class Values:
         def settle() -> None:
             assert entry.payload is not None
             try:
-                future.set_result(self.unpack(entry.payload))
+                future.set_result(self.unpack(entry.payload, entry))
             except BaseException as error:  # whatever the task raised
                 future.set_exception(error)
 
         self.ask([entry])
         self.when_ready(entry, settle)
         return future
-
-
-def _error(data: bytes) -> BaseException:
-    error: BaseException = pickle.loads(data)
-    return error.as_instanceof_cause() if isinstance(error, RayTaskError) else error
 
 
 def _copies(value: Serialized) -> list[Any]:

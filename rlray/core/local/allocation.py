@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlray.core.exceptions import ObjectStoreFullError
+from rlray.core.local.complaint import Kept, mb
 from rlray.core.local.loop import Loop
 from rlray.core.local.settings import NODE
 from rlray.core.local.store import whole_pages
@@ -50,12 +51,12 @@ class Allocator:
         capacity: int,
         let_go: Callable[[], None],
         make_room: Callable[[int], int],
-        why_not: Callable[[], str],
+        kept: Callable[[], Kept],
     ) -> None:
         self._ask, self._post, self._loop, self._capacity = ask, post, loop, capacity
         self._let_go = let_go  # frees the values whose references were dropped
         self._make_room = make_room  # moves idle values of this process to disk; returns bytes
-        self._why_not = why_not  # what keeps the rest in memory, in words
+        self._kept = kept  # what keeps the rest in memory
         self._extents: dict[int, Extent] = {}
         self._warm: deque[Extent] = deque()  # unused, the one used last at the end
         self._warm_bytes = 0
@@ -70,6 +71,11 @@ class Allocator:
         Raises: ObjectStoreFullError if nothing gets free for a while, or if it is larger than the store.
         """
         pages = whole_pages(size)
+        if pages > self._capacity:
+            raise ObjectStoreFullError(
+                f"a value of {mb(size)} can never be stored: the object store has {mb(self._capacity)} in all; "
+                "give init(object_store_memory=...) more bytes, or store it in pieces"
+            )
         deadline, last = 0.0, -1
         while True:
             with self._loop.lock:
@@ -82,31 +88,21 @@ class Allocator:
                 with self._loop.lock:
                     self._extents[extent.id] = extent
                 return extent
-            moved, used, others = answer
+            [moved] = answer
             if moved != last:  # others make room: the end of the waiting is not in sight yet
-                deadline, last = time.monotonic() + (_PATIENCE if pages <= self._capacity else 0.0), moved
-            self._wait_for_room(pages, deadline, used, others)
+                deadline, last = time.monotonic() + _PATIENCE, moved
+            self._wait_for_room(pages, deadline)
 
-    def _wait_for_room(self, size: int, deadline: float, used: int, others: list[str]) -> None:
-        if size <= self._capacity:
-            gc.collect()  # references may hang in cycles
-            with self._loop.lock:
-                gave = self.give_up()
-            if self._make_room(size) or gave:
-                return
+    def _wait_for_room(self, size: int, deadline: float) -> None:
+        gc.collect()  # references may hang in cycles
+        with self._loop.lock:
+            gave = self.give_up()
+        if self._make_room(size) or gave:
+            return
         if time.monotonic() >= deadline:
-            raise ObjectStoreFullError(self._complaint(size, used, others))
+            raise ObjectStoreFullError(self._ask("why_full", size, self._kept()))
         self._loop.run_until(lambda: self._room, _PAUSE)
         self._room = False
-
-    def _complaint(self, size: int, used: int, others: list[str]) -> str:
-        mine = self._why_not()
-        holders = "; ".join([*([f"this process: {mine}"] if mine else []), *others])
-        return (
-            f"no room for {size / 1e6:.1f} MB in the object store: {used / 1e6:.1f} of {self._capacity / 1e6:.1f} MB "
-            f"are taken and cannot go to disk ({holders or 'arrays being made'}). Drop references and arrays that are "
-            "no longer needed, or give init(object_store_memory=...) more bytes"
-        )
 
     @property
     def warm_bytes(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlray.core.calls import immutable_arguments
@@ -15,10 +15,8 @@ from rlray.core.serialization import serialize
 if TYPE_CHECKING:
     from rlray.core.engine import CallSpec
     from rlray.core.local.client import Client
+    from rlray.core.local.jobs import Odd
     from rlray.core.local.tasks import Task
-
-Odd = Mapping[int, tuple[Payload, list[bytes], bool]]
-"""Results that are not immutable values, by index: the payload, the references inside, whether to try again."""
 
 
 def packed(items: tuple[Any, ...]) -> Payload | None:
@@ -33,7 +31,10 @@ def packed(items: tuple[Any, ...]) -> Payload | None:
     for item in items:
         if isinstance(item, ObjectRef):
             return None
-        value = serialize(item)
+        try:
+            value = serialize(item)
+        except TypeError:  # which is said where the item travels alone
+            return None
         total += value.nbytes
         if value.refs or total > 10 * INLINE_LIMIT:
             return None
@@ -44,9 +45,9 @@ def packed(items: tuple[Any, ...]) -> Payload | None:
 class LocalChunk(Chunk):
     """Takes in the results of a chunk; all but what `Map` calls is called under the loop's lock."""
 
-    def __init__(self, client: Client, spec: CallSpec, actor: ObjectRef | None, items: tuple[Any, ...]) -> None:
-        self._client, self._spec, self._actor, self._items = client, spec, actor, items
-        self.count = len(items)
+    def __init__(self, client: Client, spec: CallSpec, actor: ObjectRef | None, count: int) -> None:
+        self._client, self._spec, self._actor = client, spec, actor
+        self.count = count
         self._task: Task | None = None
         self._values: Sequence[Any] | None = None
         self._refs: dict[int, LocalRef] = {}  # handed out, or of results that are not immutable values
@@ -68,8 +69,9 @@ class LocalChunk(Chunk):
         for index, (payload, inner, retry) in odd.items():
             refs = references.receive(inner)
             entry = self._entry(index)
+            entry.maker = self._spec.name
             if retry and self._spec.max_retries != 0:
-                self._resubmit(self._items[index], entry)
+                self._resubmit(index)
             else:
                 references.resolve(entry, payload, refs)
         self._values = values
@@ -84,15 +86,18 @@ class LocalChunk(Chunk):
         """The worker died over the chunk: make each call on its own, so that the one that kills it fails alone."""
         if self._spec.max_retries == 0:
             return False
-        for index, item in enumerate(self._items):
-            self._resubmit(item, self._entry(index))
+        for index in range(self.count):
+            self._resubmit(index)
         self._values = ()
         self._settle(())
         return True
 
-    def _resubmit(self, item: Any, entry: Entry) -> None:
+    def _resubmit(self, index: int) -> None:
+        """Make one of the calls on its own, with what it was given then, whatever has become of that."""
         assert self._task is not None
-        self._client.resubmit(self._spec, self._actor, self._task.lane, item, entry)
+        items, *pickles = self._task.arguments[1]
+        arguments = ("item", *pickles[0][index]) if items is None else ("args", (items[index],))
+        self._client.resubmit(self._spec, self._actor, self._task.lane, arguments, self._entry(index))
 
     def _entry(self, index: int) -> Entry:
         """The entry of an item's result, made if it has none yet."""
@@ -106,8 +111,9 @@ class LocalChunk(Chunk):
         """Tell those who wait for single items, the ``plain`` ones, then those who wait for all."""
         for index in list(plain):
             self._resolve_plain(self._refs[index].entry, index)
-        self._done.entry.task = None
-        self._items = ()
+        assert self._task is not None
+        self._done.entry.task = self._task.sink = None  # nothing more comes, and nothing is kept alive in a circle
+        self._task.arguments = ()
         references, done = self._client.references, self._done.entry
         left = [ref for ref in self._refs.values() if ref.entry.payload is None]
         references.when_all_ready(left, lambda: references.resolve(done, ("value", None)))
@@ -148,5 +154,5 @@ class LocalChunk(Chunk):
             except Exception as error:
                 if not return_exceptions:
                     raise
-                value = error
+                value = error.with_traceback(None)  # its frames would keep this chunk alive, and this one the error
             yield value

@@ -166,15 +166,17 @@ class Client(Engine):
         lane = self.submitter.lane(together) if actor is None else None
         with self.loop.lock:
             self.check_alive()
-            chunk = LocalChunk(self, spec, actor, items)
+            chunk = LocalChunk(self, spec, actor, len(items))
             task = Task(self.references.new_task_id(), together, arguments)
             chunk.begin(task)
             self._go(task, actor, lane)
         return chunk
 
-    def resubmit(self, spec: CallSpec, actor: ObjectRef | None, lane: Lane | None, item: Any, entry: Entry) -> None:
+    def resubmit(
+        self, spec: CallSpec, actor: ObjectRef | None, lane: Lane | None, arguments: Payload, entry: Entry
+    ) -> None:
         """Make a call of a chunk on its own, once more. Call with the loop's lock held."""
-        task = self._pack_task(spec, (item,), {})
+        task = Task(self.references.new_task_id(), spec, arguments)
         task.retries -= task.retries > 0
         task.entries = (entry,)
         entry.task = task
@@ -272,6 +274,12 @@ class Client(Engine):
     def put(self, value: Any) -> ObjectRef:
         self.check_alive()
         return self.values.put(value)
+
+    def failed(self, error: Exception) -> ObjectRef:
+        with self.loop.lock:
+            ref = self.references.own_put()
+            self.references.resolve(ref.entry, ("error", dumps_error(error)))
+        return ref
 
     def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
         references, values = self.references, []
@@ -389,11 +397,7 @@ class Client(Engine):
     ) -> tuple[Arguments, Payload, list[ObjectRef]]:
         """Arguments ready to travel, and the references to keep while they do. Raises TypeError if that cannot be."""
         parts = take_apart(args, kwargs)
-        try:
-            value = serialize(parts.values)
-        except Exception as why:  # user-defined pickling may raise anything
-            raise TypeError(f"an argument of {name} cannot be pickled: {why}") from why
-        payload, refs = self.values.payload(value)
+        payload, refs = self.values.payload(serialize(parts.values, f"an argument of {name}"))
         return parts, payload, refs
 
     def _pack_task(self, spec: CallSpec, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Task:
@@ -613,6 +617,8 @@ class Client(Engine):
             self._holding = False
             self.submitter.flush()
             self.actors.flush()
+        if self.submitter.codes.dropped():
+            self.submitter.forget_codes()
         if self.references.dropped:
             self.references.sweep()
         self.values.extents.sweep()

@@ -13,7 +13,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlray.core.engine import CHUNK, STREAMING
-from rlray.core.local.jobs import Answer, Job
+from rlray.core.exceptions import ActorExit
+from rlray.core.local.jobs import Answer, Job, Odd, chunk_size
 from rlray.core.local.loop import Loop
 from rlray.core.stacks import awaited_part
 
@@ -221,7 +222,7 @@ class Coroutines(Concurrency):
                     await self._stream(job, result)
                     answer = (job.id, [], None, False)
                 else:
-                    answer = executor.answer(job, await result if inspect.isawaitable(result) else result)
+                    answer = executor.returns.answer(job, await result if inspect.isawaitable(result) else result)
                 executor.took(job)
         except asyncio.CancelledError:
             answer = executor.cancelled(job)
@@ -242,14 +243,23 @@ class Coroutines(Concurrency):
         executor = self._executor
         function = executor.function(job.spec.target)
 
-        async def call(item: Any) -> Any:
-            result = function(item)
-            return await result if inspect.isawaitable(result) else result
+        items, count = executor.chunk_items(job), chunk_size(job)
+        values: list[Any] = [None] * count
+        odd: Odd = {}
 
-        values = await asyncio.gather(*map(call, executor.chunk_items(job)), return_exceptions=True)
-        errors = {index: value for index, value in enumerate(values) if isinstance(value, BaseException)}
-        kept = [None if isinstance(value, BaseException) else value for value in values]
-        return executor.chunk_answer(job, kept, errors, executor.took(job, len(kept)))
+        async def call(index: int) -> None:
+            try:
+                result = function(next(items))
+                values[index] = await result if inspect.isawaitable(result) else result
+            except ActorExit:
+                raise
+            except BaseException as error:  # also SystemExit, which would end the loop
+                odd[index] = executor.item_failed(job, error)
+
+        for outcome in await asyncio.gather(*map(call, range(count)), return_exceptions=True):
+            if outcome is not None:
+                raise outcome
+        return executor.returns.chunk(job, values, odd, executor.took(job, count), executor.item_failed)
 
     async def _stream(self, job: Job, values: Any) -> None:
         executor = self._executor

@@ -8,28 +8,28 @@ import pickle
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
-from rlray.core.calls import check_generator, put_together, results_of
+from rlray.core.calls import check_generator, put_together, retries
 from rlray.core.engine import CHUNK, STREAMING, ActorInfo
 from rlray.core.exceptions import ActorDiedError, ActorExit, TaskCancelledError, task_error
 from rlray.core.local import logs
 from rlray.core.local.client import Client
+from rlray.core.local.codes import ReceivedCodes
 from rlray.core.local.environments import set_up
 from rlray.core.local.hooks import Concurrent
 from rlray.core.local.interrupts import Interrupts
-from rlray.core.local.jobs import Answer, Answers, Job, receive
+from rlray.core.local.jobs import Answer, Answers, Job, Odd, chunk_size, receive
 from rlray.core.local.references import Payload, owner_of, task_of
+from rlray.core.local.returns import Returns
 from rlray.core.local.wire import Message
-from rlray.core.refs import ObjectRef
 from rlray.core.resources import Request, amounts
-from rlray.core.serialization import IMMUTABLE, deserialize, dumps_error
+from rlray.core.serialization import deserialize, dumps_error, unpickled
 from rlray.core.timeline import Kind
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 _SHORT = 0.0005  # seconds: calls shorter than this share a message with the next one's answer
 _HOLD = 0.001  # seconds an answer is held back at most
-_SHORT_TYPES = IMMUTABLE - {str, bytes}
 _BLOCKED_AFTER = 0.010  # seconds in `get` after which the CPU is lent to others
 _UNNEEDED_AFTER = 0.050  # seconds between two looks whether somebody still needs a process that wants to end
 
@@ -56,6 +55,10 @@ class _ActorState:
     concurrency: Concurrency | None = None  # None: calls run on the main thread, one after the other
 
 
+def _item(what: str, pickled: tuple[bytes, Sequence[Any]]) -> Any:
+    return unpickled(what, lambda: deserialize(*pickled))
+
+
 running: ContextVar[Job | None] = ContextVar("rlray_running", default=None)
 """What a thread or coroutine other than the main thread runs."""
 
@@ -67,13 +70,14 @@ class Executor:
         self._client = client
         self._gpus = gpus
         self._queue: deque[Job | Callable[[], None]] = deque()
-        self._codes: dict[bytes, tuple[bytes, Sequence[ObjectRef]]] = {}  # with the references that it captures
+        self._codes = ReceivedCodes()
         self._functions: dict[Any, Callable[..., Any]] = {}
         self._calls: dict[Any, int] = {}  # of functions with max_calls
         self._departure: bytes | None = None  # the actor ends for this reason, once its calls under way have ended
         self._leaving = False
         self._actor: _ActorState | None = None
         self.answers = Answers(client)
+        self.returns = Returns(client)
         self._consumed: dict[bytes, int] = {}  # by generator task: values that its reader has taken
         self._flush_due = False  # a timer will flush the answers
         self._announced = ""
@@ -110,7 +114,7 @@ class Executor:
         match message:
             case ("tasks", runs, codes):
                 for code_id, (pickled, captured) in codes.items():
-                    self._codes[code_id] = pickled, self._client.references.receive(captured)
+                    self._codes.take(sender, code_id, pickled, self._client.references.receive(captured))
                 jobs = receive(sender, runs, self._client.references)
                 if self._actor is not None and self._actor.concurrency is not None:
                     self._actor.concurrency.start(jobs)
@@ -118,6 +122,8 @@ class Executor:
                     self._queue.extend(jobs)
                 if self._leaving:
                     self._give_back(sender, None, "leaving")
+            case ("forget", codes):
+                self._forget(self._codes.forget(sender, codes))
             case ("set_up", environment):
                 self._set_up(environment)
             case ("become", actor_id, spec, request, restarts):
@@ -135,6 +141,7 @@ class Executor:
                 self._end_when_unneeded()
             case ("gone", process):
                 self._forget_reader(process)
+                self._forget(self._codes.process_gone(process))
             case ("node_lost",):
                 os._exit(1)
 
@@ -143,6 +150,13 @@ class Executor:
         if self._actor is not None and self._actor.concurrency is not None:
             for task_id in [one for one in self._consumed if owner_of(one) == process]:
                 self._actor.concurrency.consumed(task_id)
+
+    def _forget(self, codes: Iterable[bytes]) -> None:
+        """Nobody will call these functions any more."""
+        for code in codes:
+            self._functions.pop(code, None)
+            self._calls.pop(code, None)
+            self.answers.forget(code)
 
     def _set_up(self, environment: str) -> None:
         """Take on a runtime environment: this worker has not run anything yet."""
@@ -273,7 +287,7 @@ class Executor:
                 self.took(job)
                 return (job.id, [], None, False)
             self.took(job)
-            return self.answer(job, result)
+            return self.returns.answer(job, result)
         except KeyboardInterrupt as error:
             if self._interrupts.asked == job.id:
                 raise
@@ -303,7 +317,8 @@ class Executor:
             return function, job.args, {}
         values = self._client.values
         resolved = [values.load(ref) for ref in job.dependencies]
-        args, kwargs = put_together(values.unpack(job.arguments, job.refs), job.slots, resolved)
+        given = values.unpack(job.arguments, job.refs, f"an argument of {job.spec.name}")
+        args, kwargs = put_together(given, job.slots, resolved)
         return function, args, kwargs
 
     def function(self, target: Any) -> Callable[..., Any]:
@@ -315,7 +330,7 @@ class Executor:
 
     def _load(self, target: Any) -> Callable[..., Any]:
         if self._actor is None:
-            return pickle.loads(self._codes[target][0])  # type: ignore[no-any-return]
+            return unpickled("the function", lambda: self._codes.load(target))
         if target == "__ray_call__":
             return lambda function, *args, **kwargs: function(self._actor.instance, *args, **kwargs)  # type: ignore[union-attr]
         if target == "__ray_ready__":
@@ -327,40 +342,15 @@ class Executor:
     def _exit(self) -> None:
         raise ActorExit
 
-    def answer(self, job: Job, result: Any) -> Answer:
-        """What a job has returned, ready to travel."""
-        count = job.spec.num_returns
-        if count == 1 and type(result) in IMMUTABLE and not (isinstance(result, str | bytes) and len(result) > 10_000):
-            return (job.id, result)
-        packed: list[Any] = []
-        try:
-            for value in results_of(job.spec.name, count, result):
-                packed.append(self._pack(job, value))  # noqa: PERF401
-        except BaseException:  # no memory must be lost with those that are packed already
-            with self._client.loop.lock:
-                for payload, _ in packed:
-                    self._client.values.withdraw(payload, job.caller)
-            raise
-        return (job.id, packed, None, False)
-
-    def _pack(self, job: Job, value: Any) -> tuple[Payload, list[bytes]]:
-        try:
-            payload, refs = self._client.values.place(value)
-        except (TypeError, pickle.PicklingError, AttributeError) as why:
-            raise TypeError(f"the result of {job.spec.name} cannot be pickled: {why}") from why
-        with self._client.loop.lock:
-            self._client.values.lend(payload, job.caller)
-            return payload, self._client.references.grant(refs, job.caller)
-
     def failed(self, job: Job, error: BaseException) -> Answer:
         """What a job has raised, ready to travel."""
         if isinstance(error, ActorExit) and self._actor is not None:
             return self._leave(job)
         actor = self._actor
         where = f"pid={os.getpid()}" + (f", actor {actor.class_name}" if actor is not None else "")
-        retried = job.spec.retry_exceptions
-        retry = isinstance(error, pickle.loads(retried)) if isinstance(retried, bytes) else retried
-        return (job.id, [], ("error", dumps_error(task_error(job.spec.name, error, where))), retry)
+        failure = task_error(job.spec.name, error, where)
+        retry = retries(job.spec.retry_exceptions, failure)
+        return (job.id, [], ("error", dumps_error(failure)), retry)
 
     def _leave(self, job: Job) -> Answer:
         """The actor ends for good of its own accord: no call begins any more, and those under way end.
@@ -398,42 +388,32 @@ class Executor:
         """Call a function for each item; an error concerns its own item."""
         function, items = self.function(job.spec.target), self.chunk_items(job)
         values: list[Any] = []
-        errors: dict[int, BaseException] = {}
-        while True:
+        odd: Odd = {}
+        count = chunk_size(job)
+        while len(values) < count:
             try:
                 values.extend(map(function, items))  # keeps what it has if one raises
-                break
+                if len(values) < count:
+                    raise StopIteration  # by the function, which `map` takes for the end
             except ActorExit:
                 raise
             except BaseException as error:
-                if isinstance(error, KeyboardInterrupt) and self._interrupts.asked == job.id:
-                    raise
-                errors[len(values)] = error
+                odd[len(values)] = self.item_failed(job, error)
                 values.append(None)
-        return self.chunk_answer(job, values, errors, self.took(job, len(values)))
+        return self.returns.chunk(job, values, odd, self.took(job, count), self.item_failed)
+
+    def item_failed(self, job: Job, error: BaseException) -> tuple[Payload, list[bytes], bool]:
+        """What an item of a chunk has raised, ready to travel. Raises it again if it is for the whole chunk."""
+        if isinstance(error, KeyboardInterrupt) and self._interrupts.asked == job.id:
+            raise error
+        _, _, payload, retry = self.failed(job, error)
+        return payload, [], retry
 
     def chunk_items(self, job: Job) -> Iterator[Any]:
-        """The items of a chunk, see `rlray.core.local.chunks.packed`."""
+        """The items of a chunk, see `rlray.core.local.chunks.packed`; ``next`` may raise for one, and go on after."""
         assert job.args is not None
-        return iter(job.args[0]) if job.args[0] is not None else starmap(deserialize, job.args[1])
-
-    def chunk_answer(self, job: Job, values: list[Any], errors: Mapping[int, BaseException], seconds: float) -> Answer:
-        """The results of a chunk, ready to travel: those that are immutable as they are, the odd ones apart."""
-        odd: dict[int, tuple[Payload, list[bytes], bool]] = {}
-        for index, error in errors.items():
-            _, _, payload, retry = self.failed(job, error)
-            odd[index] = (payload, [], retry)
-        if not set(map(type, values)) <= _SHORT_TYPES:
-            for index, value in enumerate(values):
-                if type(value) not in IMMUTABLE or (isinstance(value, str | bytes) and len(value) > 10_000):
-                    try:
-                        payload, inner = self._pack(job, value)
-                    except TypeError as why:
-                        _, _, payload, _ = self.failed(job, why)
-                        inner = []
-                    odd[index] = (payload, inner, False)
-                    values[index] = None
-        return (job.id, (values, odd, seconds), None, False)
+        plain, pickles = job.args[0], job.args[-1]
+        return iter(plain) if plain is not None else map(partial(_item, f"an argument of {job.spec.name}"), pickles)
 
     # -- generators --------------------------------------------------------------------------------------------------
 
@@ -458,7 +438,7 @@ class Executor:
 
     def send_yielded(self, job: Job, index: int, value: Any) -> None:
         """Value number ``index`` leaves at once."""
-        payload, inner = self._pack(job, value)
+        payload, inner = self.returns.yielded(job, value)
         logs.flush()
         self._client.post(job.caller, ("yielded", job.id, index, payload, inner))
 
@@ -585,27 +565,27 @@ class Executor:
     # -- being an actor ----------------------------------------------------------------------------------------------
 
     def _become(self, actor_id: bytes, spec: Mapping[str, Any], request: Request, restarts: int) -> None:
-        client = self._client
-        info = pickle.loads(spec["info"])
-        logs.announce(info.class_name)
-        self._recorder.become(f"{info.class_name} {spec['name']!r}" if spec["name"] else info.class_name, actor_id)
+        client, name = self._client, spec["class_name"]
+        logs.announce(name)
+        self._recorder.become(f"{name} {spec['name']!r}" if spec["name"] else name, actor_id)
         self._functions.clear()  # from here on targets are methods
-        actor = _ActorState(actor_id, info.class_name, info, spec["name"], request, restarts)
-        self._actor = actor
+        self._codes.clear()
         try:
+            info = unpickled(f"the method table of {name}", lambda: pickle.loads(spec["info"]))
+            actor = self._actor = _ActorState(actor_id, name, info, spec["name"], request, restarts)
             with client.loop.lock:
                 refs = client.references.claim(spec["refs"])
                 dependencies = client.references.claim(spec["dependencies"])
             client.wait_for(dependencies)
-            cls = pickle.loads(spec["code"])
-            values = client.values.unpack(spec["arguments"], refs)
+            cls = unpickled(f"the class {name}", lambda: pickle.loads(spec["code"]))
+            values = client.values.unpack(spec["arguments"], refs, f"an argument of {name}.__init__")
             args, kwargs = put_together(values, spec["slots"], [client.values.load(ref) for ref in dependencies])
             from rlray.core.local.concurrency import concurrency_of  # asyncio, which few programs need
 
             concurrency = concurrency_of(cls, spec["max_concurrency"], spec["concurrency_groups"] or {}, self)
             actor.instance = self._construct(actor, cls, args, kwargs)
         except BaseException as error:  # also SystemExit: the caller is told
-            failure = task_error(f"{info.class_name}.__init__", error, f"pid={os.getpid()}, actor {info.class_name}")
+            failure = task_error(f"{name}.__init__", error, f"pid={os.getpid()}, actor {name}")
             client.tell_node(("actor_failed", actor_id, dumps_error(failure)))
             return
         actor.concurrency = concurrency

@@ -85,7 +85,7 @@ class Stream:
 
     def _resolve(self, payload: Payload, inner: Sequence[ObjectRef]) -> None:
         entry = self._refs[-1].entry
-        entry.task = None
+        entry.task, entry.maker = None, self._task.spec.name
         self._refs.append(self._client.references.own_put())
         self._mark(self._refs[-1])
         self._client.references.resolve(entry, payload, inner)

@@ -24,6 +24,11 @@ Measures = dict[Any, tuple[str, float, int, float]]
 """By code or method: name, seconds that a call takes lately, calls since the last message, and the seconds of those."""
 
 
+Odd = dict[int, tuple[Payload, list[bytes], bool]]
+"""Results of a chunk's items that are not immutable values, by index: the payload, the references inside, whether to
+try again."""
+
+
 @dataclass(slots=True, eq=False)
 class JobSpec:
     """What the calls of one batch have in common; the fields are those of `rlray.core.local.tasks.spec_to_wire`."""
@@ -83,6 +88,12 @@ def receive(caller: int, runs: Sequence[tuple[WireSpec, Sequence[WireTask]]], re
     return jobs
 
 
+def chunk_size(job: Job) -> int:
+    """The number of items of a chunk, see `rlray.core.local.chunks.packed`."""
+    assert job.args is not None
+    return len(job.args[0] if job.args[0] is not None else job.args[1])
+
+
 class Measure:
     """How long the calls of one function or method take."""
 
@@ -114,6 +125,10 @@ class Answers:
         measure.calls += calls
         measure.seconds += seconds
         self._fresh[spec.target] = measure
+
+    def forget(self, target: Any) -> None:
+        """Nobody calls it any more."""
+        self._measures.pop(target, None)
 
     def mean(self, target: Any) -> float | None:
         """Seconds that a call takes lately, if that is known."""

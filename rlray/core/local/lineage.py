@@ -14,16 +14,16 @@ _DEEPEST = 100  # results that were made from one another and are remembered: a 
 
 
 class Lineage:
-    """A task that has ended, without what would keep its arguments alive."""
+    """A task that has ended, without what would keep its arguments, or its results, alive."""
 
-    __slots__ = ("dependencies", "depth", "entries", "task")
+    __slots__ = ("dependencies", "depth", "results", "task")
 
     def __init__(self, task: Task, depth: int) -> None:
         self.task = task
-        self.entries = list(task.entries)
+        self.results = [entry.id for entry in task.entries]  # not the entries, which have this
         self.dependencies: list[Entry] = [ref.entry for ref in task.dependencies]  # type: ignore[attr-defined]
         self.depth = depth
-        task.dependencies = ()
+        task.dependencies = task.entries = ()
 
 
 def remember(task: Task) -> None:
@@ -37,8 +37,9 @@ def remember(task: Task) -> None:
     before = [ref.entry.lineage for ref in task.dependencies]  # type: ignore[attr-defined]
     depth = 1 + max((one.depth for one in before if one is not None), default=0)
     if depth <= _DEEPEST:
+        entries = task.entries
         lineage = Lineage(task, depth)
-        for entry in lineage.entries:
+        for entry in entries:
             entry.lineage = lineage
 
 
@@ -49,8 +50,8 @@ def make_again(client: Client, entry: Entry) -> bool:
         return False
     for lost in needed:
         client.references.revive(lost)
-    for lost in needed:
-        _run(client, lost)
+    for lineage in {id(lost.lineage): lost.lineage for lost in needed}.values():  # one may have made several of them
+        _run(client, lineage)
     return True
 
 
@@ -67,12 +68,16 @@ def _can(client: Client, entry: Entry, needed: list[Entry]) -> bool:
     return True
 
 
-def _run(client: Client, entry: Entry) -> None:
-    lineage = entry.lineage
-    old = lineage.task
-    task = Task(client.references.new_task_id(), old.spec, old.arguments)
+def _run(client: Client, lineage: Lineage) -> None:
+    old, references = lineage.task, client.references
+    task = Task(references.new_task_id(), old.spec, old.arguments)
     task.slots, task.lane = old.slots, old.lane
-    task.dependencies = [client.references.adopt(one.id) for one in lineage.dependencies]
-    task.entries = lineage.entries
-    entry.task = task
+    task.dependencies = [references.adopt(one.id) for one in lineage.dependencies]
+    for one in lineage.results:
+        if one not in references.entries:  # nobody wants this one of the results: it goes as soon as it comes
+            references.revive(Entry(one, True))
+    task.entries = [references.entries[one] for one in lineage.results]
+    for entry in task.entries:
+        if entry.payload is None:
+            entry.task = task
     client.run_again(task)

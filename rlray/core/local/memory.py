@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from rlray.core.local.complaint import Kept, complaint
 from rlray.core.local.store import Extents
 from rlray.core.local.wire import Message
 
@@ -51,7 +52,11 @@ class Memory:
         if any(freed):
             self._shortage.freed()
 
-    def spilled(self, client: int, moved: int, kept: str) -> None:
+    def why_full(self, client: int, size: int, kept: Kept) -> str:
+        """Why a client finds no room for ``size`` bytes, in words; ``kept`` is what it has counted itself."""
+        return self._shortage.why(client, size, kept)
+
+    def spilled(self, client: int, moved: int, kept: Kept) -> None:
         """A client that was asked to spill has done what it could."""
         self._shortage.answered(client, moved, kept)
 
@@ -112,10 +117,10 @@ class Shortage:
         self._asked_at = 0.0
         self._next: deque[int] = deque()  # who is asked after it
         self.moved = 0  # bytes that went to disk since the start
-        self._kept: dict[int, str] = {}  # client -> what it could not move
+        self._kept: dict[int, Kept] = {}  # client -> what it could not move
 
-    def refused(self, client: int, size: int) -> tuple[int, int, list[str]]:
-        """There is no room for ``size`` bytes; returns (bytes spilled so far, bytes taken, what others keep in memory).
+    def refused(self, client: int, size: int) -> tuple[int]:
+        """There is no room for ``size`` bytes; returns (bytes spilled so far,).
 
         The client is to move its own values itself.
         """
@@ -128,14 +133,18 @@ class Shortage:
             self._next = deque(others)
         if self._asked is None or stuck:
             self._ask()
-        kept = [f"{self._describe(who)}: {what}" for who, what in sorted(self._kept.items()) if what and who != client]
-        return self.moved, self._extents.used, kept
+        return (self.moved,)
+
+    def why(self, client: int, size: int, kept: Kept) -> str:
+        """Why there is no room for ``size`` bytes, in words."""
+        reports = {**self._kept, client: kept}
+        return complaint(size, self._extents.used, self._extents.capacity, reports, self._describe)
 
     def waiting(self) -> dict[int, int]:
         """Who waits for room, and for how many bytes."""
         return dict(self._waiting)
 
-    def answered(self, client: int, moved: int, kept: str) -> None:
+    def answered(self, client: int, moved: int, kept: Kept) -> None:
         """A client that was asked has moved what it could."""
         self.moved += moved
         self._kept[client] = kept

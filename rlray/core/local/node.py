@@ -15,6 +15,7 @@ from rlray.core.exceptions import ActorDiedError
 from rlray.core.local import instructions as do
 from rlray.core.local import scheduler as plan
 from rlray.core.local import spill
+from rlray.core.local.complaint import Kept
 from rlray.core.local.endings import crash_report
 from rlray.core.local.inspection import Inspections
 from rlray.core.local.logs import LogHub
@@ -280,7 +281,10 @@ class Node:
     def _on_free(self, client: int, extents: Iterable[int]) -> None:
         self._memory.free(client, extents)
 
-    def _on_spilled(self, client: int, moved: int, kept: str) -> None:
+    def _on_why_full(self, client: int, ticket: int, size: int, kept: Kept) -> None:
+        self._send(client, ("reply", ticket, self._memory.why_full(client, size, kept)))
+
+    def _on_spilled(self, client: int, moved: int, kept: Kept) -> None:
         self._memory.spilled(client, moved, kept)
 
     def _on_settled(self, client: int, dead: int, in_use: list[int], lent: list[int]) -> None:
@@ -341,9 +345,12 @@ class Node:
             self._do([do.KillWorker(connection.peer)])  # a worker without us is of no use; its exit is told later
 
     def _describe(self, process: int) -> str:
+        """What the process is, for people."""
         if process == DRIVER:
-            return "the driver"
-        return f"worker pid {self._pids.get(process, '?')}"
+            return f"the driver (pid {self._settings.driver_pid})"
+        actor = self._scheduler.actor_of(process)
+        what = "a worker" if actor is None else f"actor {actor.class_name}"
+        return f"{what} (pid {self._pids.get(process, 'gone')})"
 
     # -- instructions ------------------------------------------------------------------------------------------------
 

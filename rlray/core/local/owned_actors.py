@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -20,12 +21,21 @@ if TYPE_CHECKING:
     from rlray.core.local.client import Client
 
 
+@dataclass(slots=True)
+class _Owned:
+    """An actor that this process has created, as long as it lives or has handles."""
+
+    detached: bool
+    needs: list[ObjectRef]  # what its constructor does
+    dead: bool = False  # for good
+
+
 class OwnedActors:
     """Creates actors for a client and keeps what their constructors need."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._actors: dict[bytes, tuple[bool, list[ObjectRef]]] = {}  # (detached, what its constructor needs)
+        self._actors: dict[bytes, _Owned] = {}
 
     def create(
         self,
@@ -75,16 +85,20 @@ class OwnedActors:
             class_name=code.name,
         )
         with self._client.loop.lock:
-            self._actors[actor.id] = (detached, [*code.refs, *refs, *parts.dependencies])
+            self._actors[actor.id] = _Owned(detached, [*code.refs, *refs, *parts.dependencies])
             self._client.actors.created(life)
         if name is None:  # nobody can object: no need to wait for an answer
             self._client.tell_node(("actor_create", 0, actor, False))
-        elif (taken := self._client.ask("actor_create", actor, options["get_if_exists"])) is not None:
+        else:
             with self._client.loop.lock:
-                del self._actors[actor.id]
-            if isinstance(taken, str):
-                raise exc.ActorAlreadyExistsError(f"{taken}; choose another name, or pass get_if_exists=True")
-            return self._client.claim(taken[0])
+                self._client.references.sweep()  # who had the name may have lost its last handle just now
+            taken = self._client.ask("actor_create", actor, options["get_if_exists"])
+            if taken is not None:
+                with self._client.loop.lock:
+                    del self._actors[actor.id]
+                if isinstance(taken, str):
+                    raise exc.ActorAlreadyExistsError(f"{taken}; choose another name, or pass get_if_exists=True")
+                return self._client.claim(taken[0])
         if actor.waits:
             with self._client.loop.lock:
                 self._client.references.when_all_ready(
@@ -98,13 +112,22 @@ class OwnedActors:
 
     def died(self, actor: bytes) -> None:
         """The actor is dead: it will not be constructed again."""
-        if actor in self._actors:
-            self._actors[actor] = (self._actors[actor][0], [])
+        owned = self._actors.get(actor)
+        if owned is not None:
+            owned.dead, owned.needs = True, []
+            entry = self._client.references.entries.get(actor)
+            if entry is None:  # it outlived its last handle
+                self._released(actor)
+            else:  # of a detached one that has outlived others, too
+                entry.released = lambda: self._released(actor)
 
     def _released(self, object_id: bytes) -> None:
         """No handle to an actor of this process is left anywhere."""
-        detached, _ = self._actors.get(object_id, (True, None))
+        owned = self._actors.get(object_id)
+        if owned is not None and owned.detached and not owned.dead:
+            return  # it may be constructed again
         self._client.actors.forget(object_id)
-        if not detached:
+        if owned is not None:
             del self._actors[object_id]
-            self._client.tell_node(("actor_kill", object_id, True, "all handles of the actor were dropped"))
+            if not owned.dead:
+                self._client.tell_node(("actor_kill", object_id, True, "all handles of the actor were dropped"))

@@ -43,5 +43,6 @@ class Group:
     name: tuple[str, str] | None  # (namespace, name)
     state: GroupState = "pending"
     pools: list[Pool] = field(default_factory=list)  # one per bundle
+    maker: bytes | None = None  # the actor that it ends with
     workers: set[int] = field(default_factory=set)  # that run what names the group
     watchers: set[int] = field(default_factory=set)

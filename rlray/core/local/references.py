@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Payload = tuple[Any, ...]
 """Where a value is: ``("value", immutable object)``, ``("inline", pickle, [buffers])``, ``("stored", home, extents,
 parts)``, ``("spilled", path, parts)`` or ``("error", bytes)``. ``home`` is the process that is told when the value is
-gone, the first of ``parts`` is the pickle.
+gone, the first of ``parts`` is the pickle. ``("item", pickle, [buffers])`` stands for arguments: one, and no others.
 """
 
 _PUT_INDEX = b"\xff\xff"
@@ -78,7 +78,7 @@ class Entry:
         "inner",  # references inside the value
         "lineage",  # owner's: how the value can be made again
         "local",  # `LocalRef`s in this process: one, or more while dropped ones have not been noticed
-        "maker",  # owner's: the task that made a large value, or the line that put it
+        "maker",  # owner's: the task that made a value (not of immutable ones), or the line that put a large one
         "movable",  # owner's: the payload stands nowhere else, so the value may go to disk
         "owned",
         "payload",  # None: not there yet
@@ -105,6 +105,11 @@ class Entry:
         self.task: Any = None
         self.lineage: Any = None
         self.maker = ""
+
+    def __str__(self) -> str:
+        if not self.maker:
+            return f"the value of ObjectRef({self.id.hex()})"
+        return f"a value {self.maker}" if " at " in self.maker else f"a value made by {self.maker}"
 
 
 class LocalRef(ObjectRef):

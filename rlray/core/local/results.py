@@ -56,9 +56,8 @@ class Results:
             return
         stored = False
         for entry, (payload, inner) in zip(task.entries, values, strict=True):
-            entry.task = None
-            if payload[0] == "stored":
-                entry.maker, stored = task.spec.name, True
+            entry.task, entry.maker = None, task.spec.name
+            stored |= payload[0] == "stored"
             self._client.references.resolve(entry, payload, self._client.references.receive(inner))
         if stored:
             remember(task)

@@ -248,15 +248,19 @@ class Scheduler:
 
         Raises: ValueError if its name is taken.
         """
+        maker = self.actor_of(creator)
+        process = self.workers.get(creator)
+        if maker is None and process is not None and process.actor is not None and not detached:
+            return []  # the actor is dead already: this is one of its last words, and the group would have no end
         if group.name is not None:
             if group.name in self.group_names:
                 raise ValueError(f"a placement group named {group.name[1]!r} already exists")
             self.group_names[group.name] = group.id
         self.groups[group.id] = group
         group.watchers.add(creator)
-        maker = self.actor_of(creator)
         if maker is not None and not detached:
             maker.groups.add(group.id)
+            group.maker = maker.id
         self._waiting_groups.add(group.bundles, group.id)
         out = self._dispatch()
         return out if group.state == "created" else [*out, *self._reclaim()]
@@ -279,6 +283,8 @@ class Scheduler:
         self._waiting_groups.discard(group.bundles, group.id)
         if group.name is not None:
             del self.group_names[group.name]
+        if group.maker in self.actors:
+            self.actors[group.maker].groups.discard(group.id)
         self._removed.append(group.id)
         if len(self._removed) > _REMEMBERED:
             del self.groups[self._removed.popleft()]
@@ -548,6 +554,8 @@ class Scheduler:
                 assert client == self.actors[one].creator or client in self.actors[one].watchers
         for group in self.groups.values():
             assert group.state != "removed" or not (group.pools or group.workers or group.watchers)
+            maker = self._living_actor(group.maker)
+            assert (group.state != "removed" and maker is not None) == (maker is not None and group.id in maker.groups)
             assert group.name is None or group.state == "removed" or self.group_names[group.name] == group.id
             for number in group.workers:
                 request = self.workers[number].request

@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rlray.core.exceptions import ObjectLostError
+from rlray.core.local.complaint import Kept, Way, kept
 from rlray.core.local.loop import Loop
 from rlray.core.local.references import Entry, Payload, References
 from rlray.core.local.store import Arena, Buffer, Part, lay_out
@@ -55,7 +56,7 @@ class Spiller:
     def make_room(self, needed: int) -> int:
         """Move idle values to disk, oldest first, until ``needed`` bytes or more are free; returns the bytes moved.
 
-        If the disk takes no more, what has not been moved stays in memory, and `why_not` says so.
+        If the disk takes no more, what has not been moved stays in memory, and `kept` says so.
         """
         moved, enough = 0, max(needed, self._batch)
         with self._one:
@@ -81,16 +82,25 @@ class Spiller:
                 forget(file)
         return moved
 
-    def why_not(self) -> str:
-        """What keeps the values of this process in memory, in words."""
-        kept = {"read here": 0, "held by other processes or queued calls": 0}
+    def kept(self, empty: int) -> Kept:
+        """What keeps the values of this process in memory, beside ``empty`` bytes of arrays that are no values yet."""
+        me = self._references.me
         with self._loop.lock:
-            for object_id, entry in self._owned():
-                if not self._is_idle(object_id, entry):
-                    reading = self._being_read(object_id) and not entry.holders
-                    kept["read here" if reading else "held by other processes or queued calls"] += _size(entry.payload)
-        reasons = [f"{nbytes / 1e6:.1f} MB {why}" for why, nbytes in kept.items() if nbytes]
-        return ", ".join([*reasons, self._failure] if self._failure else reasons)
+            owned = [(entry, self._keepers(object_id, entry)) for object_id, entry in self._owned()]
+            values = [(_size(entry.payload), entry.maker, keepers) for entry, keepers in owned if keepers]
+        return kept(values, (me, empty), self._failure)
+
+    def _keepers(self, object_id: bytes, entry: Entry) -> list[tuple[int, Way]]:
+        """Who keeps the value in memory, and how; nobody if it may move. See `_is_idle`."""
+        me = self._references.me
+        found: list[tuple[int, Way]] = [(holder, "references") for holder in entry.holders or ()]
+        if self._being_read(object_id):
+            found.append((me, "arrays"))
+        if not entry.movable:
+            found.append((me, "calls"))
+        if not found and self._failure and self._is_idle(object_id, entry):
+            found.append((me, "disk"))
+        return found  # an array of `empty` that is part of it counts as such
 
     def _owned(self) -> Iterator[tuple[bytes, Entry]]:
         for object_id, entry in self._references.entries.items():

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from rlray.core.engine import CallSpec
 from rlray.core.exceptions import TaskCancelledError, WorkerCrashedError
+from rlray.core.local.codes import SentCodes
 from rlray.core.local.jobs import Measures
 from rlray.core.local.loop import Loop
 from rlray.core.local.references import Payload, References
@@ -30,6 +31,7 @@ COMPANY = 64  # tasks that are worth a message of their own while every worker i
 _SHARE = 0.0005  # seconds of work at least that a worker is sent, if there is as much
 _WORTH_MOVING = 0.002  # seconds of work that a worker has before some of it is moved to an idle one
 _LINGER = 0.050  # seconds an unused lease is kept for the next task
+_LANES = 64  # of classes without a placement group that are kept while nothing is asked of them
 _ZERO_COST_LEASES = 16  # workers at most for tasks that ask for nothing
 
 
@@ -97,7 +99,7 @@ class Submitter:
         self._lanes: dict[Request, Lane] = {}
         self._here = object()  # stands for this submitter where it must not be kept alive
         self._lane_of: dict[int, Lane] = {}  # by leased worker
-        self._known: dict[int, set[bytes]] = {}  # code that a process has already
+        self.codes = SentCodes(host.loop.attend)
         self._mean: dict[bytes, float] = {}  # measured seconds per call, by code
         self._contended_until = 0.0
         self._held: set[Request] = set()  # lanes with tasks that wait for company
@@ -153,6 +155,14 @@ class Submitter:
             lane = self._lanes.get(self._held.pop())
             if lane is not None:
                 self._pump(lane)
+
+    def forget_codes(self) -> None:
+        """Let workers forget the functions that nobody here can call any more."""
+        over, told = self.codes.forgotten()
+        for code_id in over:
+            self._mean.pop(code_id, None)
+        for worker, theirs in told:
+            self._host.post(worker, ("forget", theirs))
 
     def tasks(self) -> Iterator[Task]:
         """All that have not ended."""
@@ -228,13 +238,9 @@ class Submitter:
             running[task.id] = task
             batch.append(task)
         if batch:
-            codes = {}
-            known = self._known.setdefault(worker, set())
-            for code in {task.spec.code for task in batch}:
-                assert code is not None
-                if code.id not in known:
-                    known.add(code.id)
-                    codes[code.id] = code.pickled, host.references.grant(code.refs, worker)
+            calls = {id(task.spec.code): task.spec.code for task in batch}  # not by contents: comparing takes longer
+            lacking = self.codes.lacking(worker, calls.values())
+            codes = {code.id: (code.pickled, host.references.grant(code.refs, worker)) for code in lacking}
             host.post(worker, ("tasks", batch_to_wire(batch, worker, host.references, lane.request), codes))
             self._guard(lane, lease)
 
@@ -291,8 +297,10 @@ class Submitter:
         self._forget_if_idle(lane)
 
     def _forget_if_idle(self, lane: Lane) -> None:
-        """Placement groups come and go: their lanes must not pile up."""
-        if lane.request.group and not (lane.ready or lane.leases or lane.demanded):
+        """Placement groups come and go, and so may other wishes: their lanes must not pile up."""
+        if lane.ready or lane.leases or lane.demanded:
+            return
+        if lane.request.group or len(self._lanes) > _LANES:
             self._lanes.pop(lane.request, None)
             lane.forgotten = True
 
@@ -304,7 +312,8 @@ class Submitter:
         if lane is None:
             return
         for code, (_, mean, _, _) in measures.items():
-            self._mean[code] = mean
+            if code in self.codes:
+                self._mean[code] = mean
         lease = lane.leases[worker]
         lease.stuck = False
         self._pump(lane)
@@ -420,11 +429,12 @@ class Submitter:
         if lane is not None and task in lane.ready:
             lane.ready.remove(task)
             self._state_demand(lane)
+            self._forget_if_idle(lane)
         self._host.finish(task, _cancelled(task))
 
     def worker_gone(self, worker: int, reason: str) -> None:
         """A worker died. What it had not started runs elsewhere; what it was running is retried or fails."""
-        self._known.pop(worker, None)
+        self.codes.process_gone(worker)
         lane = self._lane_of.get(worker)
         if lane is None:
             return

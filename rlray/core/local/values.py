@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
-from rlray.core.exceptions import ObjectLostError, RayTaskError
+from rlray.core.exceptions import ObjectLostError, presentable
 from rlray.core.local import spill
 from rlray.core.local.allocation import Allocator
+from rlray.core.local.complaint import Kept
 from rlray.core.local.loop import Loop
 from rlray.core.local.made import MadeArrays
 from rlray.core.local.references import LocalRef, Payload, References, owner_of, stored
@@ -20,7 +21,7 @@ from rlray.core.local.spill import Spiller
 from rlray.core.local.store import INLINE_LIMIT, Arena, Buffer, Part, lay_out, split
 from rlray.core.local.wire import Message
 from rlray.core.refs import ObjectRef
-from rlray.core.serialization import IMMUTABLE, Serialized, deserialize, serialize
+from rlray.core.serialization import IMMUTABLE, Serialized, deserialize, serialize, unpickled
 from rlray.core.stacks import calling_line
 
 if TYPE_CHECKING:
@@ -69,14 +70,14 @@ class Values:
             settings.store_capacity,
             references.sweep,
             self._spiller.make_room,
-            self.why_full,
+            self.kept,
         )
         self._made = MadeArrays(self._arena, self.extents)
         self.recover: Callable[[ObjectRef], bool] | None = None  # makes a value again whose file is gone, if it can
 
     def put(self, value: Any) -> LocalRef:
         """Own a value from now on."""
-        payload, inner = self.place(value)
+        payload, inner = self.place(value, "a value given to put()")
         with self._loop.lock:
             ref = self._references.own_put()
             if payload[0] == "stored":
@@ -97,15 +98,15 @@ class Values:
             self._references.resolve(ref.entry, payload)
         return payload, [ref, *value.refs]
 
-    def place(self, value: Any) -> tuple[Payload, list[ObjectRef]]:
+    def place(self, value: Any, what: str = "a value") -> tuple[Payload, list[ObjectRef]]:
         """Put a value where it can be read from, and name the references inside it.
 
-        Raises whatever pickling raises; ObjectStoreFullError.
+        Raises: TypeError if it cannot be pickled, which names ``what`` it is; ObjectStoreFullError.
         """
         kind = type(value)
         if kind in IMMUTABLE and ((kind is not str and kind is not bytes) or len(value) <= INLINE_LIMIT):
             return ("value", value), []
-        whole = serialize(value)
+        whole = serialize(value, what)
         if whole.nbytes <= INLINE_LIMIT:
             return ("inline", whole.data, split(whole.buffers)), whole.refs
         return self._store(whole), whole.refs
@@ -198,13 +199,12 @@ class Values:
         """Whether memory gets free when this value goes: not while arrays of `empty` lie there too."""
         return payload[1] != self._references.me or self.extents.only_used_once(payload[2])
 
-    def why_full(self) -> str:
-        """What this process keeps in memory, in words."""
-        made = self._made.nbytes
-        return ", ".join(filter(None, [self._spiller.why_not(), f"{made / 1e6:.1f} MB of empty()" if made else ""]))
+    def kept(self) -> Kept:
+        """What of this process's values stays in memory, and why."""
+        return self._spiller.kept(self._made.nbytes)
 
-    def make_room(self, needed: int, done: Callable[[int, str], None]) -> None:
-        """Spill for others, beside everything else; ``done`` gets the bytes moved, and what was not in words."""
+    def make_room(self, needed: int, done: Callable[[int, Kept], None]) -> None:
+        """Spill for others, beside everything else; ``done`` gets the bytes moved, and what was not."""
 
         def work() -> None:
             moved = 0
@@ -212,7 +212,7 @@ class Values:
                 gc.collect()  # references may hang in cycles
                 moved = self._spiller.make_room(needed)
             finally:
-                done(moved, self.why_full())
+                done(moved, self.kept())
 
         threading.Thread(target=work, name="rlray-spill", daemon=True).start()
 
@@ -225,7 +225,7 @@ class Values:
                 payload, keep = entry.payload, self._pin(ref)  # from here on it does not move
         assert payload is not None
         try:
-            return self.unpack(payload, keep)
+            return self.unpack(payload, keep, entry)
         except ObjectLostError:
             if payload[0] != "spilled" or self.recover is None or not self.recover(ref):
                 raise
@@ -237,22 +237,28 @@ class Values:
             pin = self._pins[ref.binary()] = _Pin(ref)
         return pin
 
-    def unpack(self, payload: Payload, keep: object) -> Any:
-        """What a payload stands for; arrays in the store keep ``keep`` alive."""
+    def unpack(self, payload: Payload, keep: object, what: object) -> Any:
+        """What a payload stands for; arrays in the store keep ``keep`` alive.
+
+        Raises: the error that it stands for; RaySystemError, which names ``what`` it is, if it cannot be unpickled.
+        """
         kind = payload[0]
         if kind == "value" or kind == "end":
             return payload[1]
-        if kind == "inline":
-            return deserialize(payload[1], payload[2])
+        if kind == "error":
+            error = presentable(pickle.loads(payload[1]))
+            try:
+                raise error
+            finally:
+                del error  # else its traceback keeps this frame, which keeps it, and references up the stack with it
         if kind == "stored":
-            return deserialize(*self._arena.read(payload[3], keep))
-        if kind == "spilled":
-            return deserialize(*spill.read(payload))
-        error = pickle.loads(payload[1])
-        try:
-            raise error.as_instanceof_cause() if isinstance(error, RayTaskError) else error
-        finally:
-            del error  # else its traceback keeps this frame, which keeps it, and references up the stack with it
+            data, buffers = self._arena.read(payload[3], keep)
+        elif kind == "spilled":
+            data, buffers = spill.read(payload)
+        else:
+            data, buffers = payload[1:]
+        value = unpickled(what, lambda: deserialize(data, buffers))
+        return value if kind != "item" else ((value,), {})
 
     def is_error(self, ref: ObjectRef) -> bool:
         """Whether an error stands in the value's place."""
