@@ -53,8 +53,8 @@ def in_a_process(name: str, scale: float, timeout: float) -> dict[str, Any]:
             }
         counts = json.loads(result.read_text())
         result.unlink()
-        left = left_over(child, shared)
-        return {"counts": {**counts, "seconds": round(seconds, 1), **{f"left: {what}": n for what, n in left.items()}}}
+        left = {f"left at the end: {what}": count for what, count in left_over(child, shared).items()}
+        return {"counts": {**counts, "seconds": round(seconds, 1), **left}}
 
 
 def left_over(child: Child, shared: set[str], within: float = 2.0) -> dict[str, int]:

@@ -27,7 +27,7 @@ def test_workers_killed_at_random_lose_nothing(tmp_path: Path) -> None:
     assert counts["kills"] == 50
     for what in ("tasks", "items", "calls", "actors", "values", "bytes"):
         assert counts[what] > 0, f"no {what} were under way: {counts}"
-    for what in ("lost", "wrong", "unexpected", "hung threads", "left: bytes of the store", "left: processes"):
+    for what in ("lost", "wrong", "unexpected", "hung threads", "left: bytes of the store", "left at the end: processes"):
         assert counts[what] == 0, counts
 
 
@@ -35,7 +35,7 @@ def test_drivers_ended_at_random_leave_nothing(tmp_path: Path) -> None:
     counts = soak(tmp_path, "driver_deaths", 0.05)
     assert counts["drivers"] == 20
     assert sum(counts[ending] for ending in ("SIGKILL", "SIGTERM", "SIGINT", "os._exit", "raise", "return")) > 5
-    for what in ("hung", "left: processes", "left: files"):
+    for what in ("hung", "left by drivers: processes", "left by drivers: files"):
         assert counts[what] == 0, counts
 
 
