@@ -204,16 +204,21 @@ def nested(bench: Bench) -> None:
 
 
 def streams(bench: Bench) -> None:
+    """A few generators side by side, each read from its beginning to its end."""
     rng = bench.rng
-    seed, count, size = rng.randrange(1000), rng.randrange(1, 40), rng.choice([10, 30_000])
+    works = [
+        (rng.randrange(1000), rng.randrange(1, 60), rng.choice([10, 30_000]), rng.choice([0, 0.005, 0.02]))
+        for _ in range(3)
+    ]
     ahead = rng.choice([-1, 2])
-    source = steps.options(_generator_backpressure_num_objects=ahead).remote(seed, count, size, rng.choice([0, 0.005]))
-    for i in range(count):
-        expected = np.full(size, seed + i) if i % 3 == 2 else seed + i
-        bench.same("steps", rlray.get(next(source), timeout=PATIENCE), expected)
-    if next(source, None) is not None:
-        bench.problem("wrong", f"steps gave more than {count} values")
-    bench.count(tasks=1, values=count)
+    sources = [steps.options(_generator_backpressure_num_objects=ahead).remote(*work) for work in works]
+    for source, (seed, count, size, _) in zip(sources, works, strict=True):
+        for i in range(count):
+            expected = np.full(size, seed + i) if i % 3 == 2 else seed + i
+            bench.same("steps", rlray.get(next(source), timeout=PATIENCE), expected)
+        if next(source, None) is not None:
+            bench.problem("wrong", f"steps gave more than {count} values")
+        bench.count(tasks=1, values=count)
 
 
 def maps(bench: Bench) -> None:
@@ -265,4 +270,6 @@ def actors(bench: Bench) -> None:
     bench.count(calls=calls, actors=2)
 
 
-ROUNDS: tuple[Callable[[Bench], None], ...] = (small_tasks, arrays, nested, streams, maps, awaited, actors)
+ROUNDS: tuple[Callable[[Bench], None], ...] = (
+    small_tasks, arrays, nested, streams, streams, maps, awaited, actors, actors,
+)  # fmt: skip

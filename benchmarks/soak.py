@@ -53,16 +53,21 @@ def in_a_process(name: str, scale: float, timeout: float) -> dict[str, Any]:
             }
         counts = json.loads(result.read_text())
         result.unlink()
-        left = left_over(child, shared)
-        return {"counts": {**counts, "seconds": round(seconds, 1), **{f"left: {what}": n for what, n in left.items()}}}
+        left = {f"left at the end: {what}": count for what, count in left_over(child, shared).items()}
+        return {"counts": {**counts, "seconds": round(seconds, 1), **left}}
 
 
 def left_over(child: Child, shared: set[str], within: float = 2.0) -> dict[str, int]:
-    """What is there ``within`` seconds after a child's end: processes, files in its temporary folder, shared memory."""
+    """What is there ``within`` seconds after a child's end: processes, files in its folder beside its output, shared
+    memory."""
     deadline = time.monotonic() + within
     while True:
-        files = [path for path in child.folder.rglob("*") if path.name != "output"]
-        left = {"processes": len(child.left()), "files": len(files), "shared memory": len(_shared_memory() - shared)}
+        found = [name for _, folders, files in os.walk(child.folder) for name in (*folders, *files)]
+        left = {
+            "processes": len(child.left()),
+            "files": len(found) - 1,
+            "shared memory": len(_shared_memory() - shared),
+        }
         if not any(left.values()) or time.monotonic() > deadline:
             return left
         time.sleep(0.02)

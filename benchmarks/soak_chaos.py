@@ -28,14 +28,14 @@ import rlray
 SEED = "soak"
 
 
-def chaos(scale: float, seed: str = SEED, pause: float = 0.06) -> dict[str, Any]:
+def chaos(scale: float, seed: str = SEED, pause: float = 0.12) -> dict[str, Any]:
     """Random SIGKILLs of workers during a stream of retriable tasks, generators, maps and restartable actors."""
     rlray.init(num_cpus=4, object_store_memory=1 << 30)
     counts: Counter[str] = Counter(
         tasks=0, items=0, calls=0, actors=0, values=0, bytes=0, lost=0, wrong=0, unexpected=0
     )
     lock, problems, stop = threading.Lock(), list[str](), threading.Event()
-    benches = [Bench(f"{seed} {rounds.__name__}", counts, lock, problems) for rounds in chaos_work.ROUNDS]
+    benches = [Bench(f"{seed} {number}", counts, lock, problems) for number, _ in enumerate(chaos_work.ROUNDS)]
     for bench, rounds in zip(benches, chaos_work.ROUNDS, strict=True):  # what every run needs once
         rounds(bench)
     before = _holdings()
@@ -109,6 +109,7 @@ def _left_after(before: dict[str, int]) -> dict[str, Any]:
 # -- drivers that are ended ------------------------------------------------------------------------------------------
 
 ENDINGS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "os._exit", "raise", "return", "node", "zygote")
+LEFT_PROCESSES, LEFT_FILES = "left by drivers: processes", "left by drivers: files"
 AT_ONCE = 3  # drivers
 
 
@@ -120,7 +121,7 @@ def driver_deaths(scale: float, seed: str = SEED) -> dict[str, Any]:
         for _ in range(max(1, round(400 * scale)))
     ]
     counts: Counter[str] = Counter({"drivers": 0, **dict.fromkeys(ENDINGS, 0), "workers stopped before": 0})
-    counts.update(dict.fromkeys(("told of the death of a part", "hung", "left: processes", "left: files"), 0))
+    counts.update(dict.fromkeys(("told of the death of a part", "hung", LEFT_PROCESSES, LEFT_FILES), 0))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         slowest = 0.0
         for outcome, seconds in pool.map(lambda plan: _end_driver(*plan), plans):
@@ -158,7 +159,7 @@ def _end_driver(state: str, ending: str, moment: float, stopped: bool) -> tuple[
             print(state, ending, moment, driver.output[-3000:], flush=True)
             return outcome, told
         left = left_over(driver, set())
-        outcome.update({"left: processes": left["processes"], "left: files": left["files"]})
+        outcome.update({LEFT_PROCESSES: left["processes"], LEFT_FILES: left["files"]})
         if left["processes"] or left["files"]:
             print(state, ending, moment, sorted(map(str, driver.folder.rglob("*"))), driver.output[-3000:], flush=True)
         return outcome, told
