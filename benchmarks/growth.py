@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ class Growth:
         for what in ("descriptors", "threads"):
             before, after = ([f"{seen[f'{kind}: {what}']:g}" for kind in KINDS] for seen in (first, last))
             found[f"{what}: {', '.join(KINDS)}"] = f"{', '.join(before)} → {', '.join(after)}"
-        for name in ("workers", "driver: values known", "store: bytes taken"):
+        for name in ("workers", "driver: Python objects", "driver: values known", "store: bytes taken"):
             found[name] = f"{first[name]:,.0f} → {last[name]:,.0f}"
         return found
 
@@ -76,6 +77,7 @@ def holdings() -> dict[str, float]:
         for what, look in (("memory", resident), ("descriptors", descriptors), ("threads", threads)):
             found[f"{kind}: {what}"] = max(_of_living(look, pids), default=0)
     client: Any = current()
+    found["driver: Python objects"] = sys.getallocatedblocks()
     found["driver: values known"] = len(client.references.entries)
     found["workers"] = len(workers)
     total, free = rlray.cluster_resources(), rlray.available_resources()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -166,3 +167,32 @@ class TestWhatAFunctionCapturesGoesWithIt:
         assert rlray.get(caller.call.remote(), timeout=20) == 999_999
         rlray.kill(caller)
         assert wait_until(lambda: not taken()), "a worker has kept it"
+
+
+class Captured:
+    """Whose copy, inside a function that was loaded, can be watched."""
+
+
+WATCHED: list[weakref.ref[Captured]] = []
+
+
+def test_the_inline_engine_forgets_functions_too(fresh: None) -> None:
+    def make() -> Any:
+        captured = Captured()
+
+        def watch() -> None:
+            from tests.core.test_codes import WATCHED  # a function that travels by value has globals of its own
+
+            WATCHED.append(weakref.ref(captured))
+
+        return rlray.remote(watch)
+
+    rlray.init(engine="inline")
+    watch = make()
+    rlray.get([watch.remote(), watch.remote()])
+    gc.collect()
+    copies = [one() for one in WATCHED]
+    assert copies[0] is copies[1] is not None, "it is loaded once"
+    del watch, copies
+    gc.collect()
+    assert [one() for one in WATCHED] == [None, None]

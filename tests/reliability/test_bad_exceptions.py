@@ -187,6 +187,15 @@ class TestExceptions:
         assert "as it is" in str(error)
         assert "retry_exceptions cannot be unpickled" in str(error)
 
+    def test_errors_of_a_class_share_a_class(self) -> None:
+        """One made for each error would take longer, and stay until Python's collector comes by."""
+
+        @rlray.remote
+        def fail() -> None:
+            raise TwoArguments(1, 2)
+
+        assert type(error_of(fail.remote())) is type(error_of(fail.remote()))
+
     @pytest.mark.usefixtures("workers")
     def test_others_in_the_same_messages(self) -> None:
         @rlray.remote

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ pytestmark = needs_proc
 
 NOISE = 3_000_000  # bytes that a process may grow by, whatever is done
 EACH = 250  # bytes more for each repetition, which is less than the smallest record of a call
+OBJECTS = 500  # Python's own count of what is alive may grow by so much, whatever is done
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -82,8 +84,8 @@ class Actor:
 
 
 @rlray.remote
-def tables() -> dict[str, int]:
-    return here()
+def tables() -> tuple[dict[str, int], int]:
+    return here(), sys.getallocatedblocks()
 
 
 def error(ref: rlray.ObjectRef) -> Exception | None:
@@ -206,17 +208,21 @@ def test_nothing_grows(work: Callable[[int], None]) -> None:
     for who in ("driver", "worker"):
         longer = grown(before[who], after[who], by=max(10, times // 4))
         assert not longer, f"tables of the {who} have grown: {longer}"
+        more = after["objects"][who] - before["objects"][who]
+        assert more < OBJECTS + times // 2, f"the {who} has {more} objects more after {times} times"
     most = NOISE + times * EACH
     for process, memory in after["memory"].items():
         assert memory - before["memory"].get(process, memory) < most, f"{process} has grown"
 
 
 def look() -> dict[str, dict[str, int]]:
-    """Tables of the driver and of a worker, and the memory of those processes that live on."""
+    """Tables and objects of the driver and of a worker, and the memory of those processes that live on."""
     time.sleep(0.1)  # leases are given back, answers have left
-    found = {"worker": rlray.get(tables.remote(), timeout=60), "driver": here()}
-    del found["driver"]["Recorder._batch"], found["worker"]["Recorder._batch"]  # written to a file when it is long
-    return {**found, "memory": memory()}
+    worker, objects = rlray.get(tables.remote(), timeout=60)
+    driver = here()
+    del driver["Recorder._batch"], worker["Recorder._batch"]  # written to a file when it is long
+    counts = {"driver": sys.getallocatedblocks(), "worker": objects}
+    return {"driver": driver, "worker": worker, "objects": counts, "memory": memory()}
 
 
 def memory() -> dict[str, int]:
