@@ -44,7 +44,9 @@ def status(run: Run, view: View) -> dict[str, Any]:
         "actors": _actors(view),
         "waiting": _waiting(view),
         "deaths": node["deaths"],
-        "last_deaths": [{"pid": pid, "how": " ".join(how.split())} for _, pid, how in list(node["dead"])[-_MOST_DEATHS:]],
+        "last_deaths": [
+            {"pid": pid, "how": " ".join(how.split())} for _, pid, how in list(node["dead"])[-_MOST_DEATHS:]
+        ],
     }
 
 
