@@ -27,7 +27,8 @@ def test_workers_killed_at_random_lose_nothing(tmp_path: Path) -> None:
     assert counts["kills"] == 50
     for what in ("tasks", "items", "calls", "actors", "values", "bytes"):
         assert counts[what] > 0, f"no {what} were under way: {counts}"
-    for what in ("lost", "wrong", "unexpected", "hung threads", "left: bytes of the store", "left at the end: processes"):
+    nothing = ("lost", "wrong", "unexpected", "hung threads", "left: bytes of the store", "left at the end: processes")
+    for what in nothing:
         assert counts[what] == 0, counts
 
 
