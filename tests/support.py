@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,10 +123,19 @@ class Driver:
     """A driver program in a process and a session of its own, whose temporary files go to a folder of its own.
 
     ``code`` is a program's text, or with ``python=()`` the path of a script. Its stdout is read line by line with
-    `expect`; `output` is all of stdout and stderr so far. Leaving the ``with`` block kills what is left of it.
+    `expect`; `output` is all of stdout and stderr so far; with ``listens`` it reads what is given to `say`. Leaving
+    the ``with`` block kills what is left of it.
     """
 
-    def __init__(self, code: str, *arguments: str, python: tuple[str, ...] = ("-c",), **environment: str) -> None:
+    def __init__(
+        self,
+        code: str,
+        *arguments: str,
+        python: tuple[str, ...] = ("-c",),
+        listens: bool = False,
+        cwd: Path | None = None,
+        **environment: str,
+    ) -> None:
         self.mark = uuid.uuid4().hex
         self.folder = Path(tempfile.mkdtemp(prefix="rt-"))
         if python == ("-c",):  # whole lines at once: neither held back, nor mixed with what other processes write
@@ -133,10 +143,11 @@ class Driver:
         search = os.pathsep.join(filter(None, [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
             [sys.executable, *python, code, *arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if listens else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            cwd=cwd,
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": search, MARK: self.mark, "TMPDIR": str(self.folder), **environment},
         )
@@ -156,8 +167,10 @@ class Driver:
             if process.running:
                 os.kill(process.pid, 9)
         self._reader.join(10)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
@@ -167,6 +180,12 @@ class Driver:
     @property
     def output(self) -> str:
         return "".join(self._lines)
+
+    def say(self, line: str) -> None:
+        """A line for the program's stdin."""
+        assert self.process.stdin is not None, "the program does not listen"
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
 
     def expect(self, word: str, timeout: float = 30.0) -> str:
         """The next line that starts with ``word``, without it."""

@@ -7,6 +7,7 @@ worker processes, ``rlray.core.inline`` runs everything in the calling process.
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -227,6 +228,10 @@ class Engine(ABC):
     def shutdown(self) -> None:
         """End every process of the engine and free all memory. Calling it twice is harmless."""
 
+    def forked(self) -> Engine | None:
+        """In a process that was just forked from the engine's: the engine that goes on there, if one does."""
+        return self
+
 
 _current: Engine | None = None  # Ray's model: one runtime per process
 
@@ -252,3 +257,11 @@ def set_current(engine: Engine | None) -> None:
     """Make ``engine`` the one of this process."""
     global _current
     _current = engine
+
+
+def _forked() -> None:
+    if _current is not None:
+        set_current(_current.forked())
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -19,6 +19,8 @@ from rlray.core.resources import Wish
 from rlray.core.serialization import collecting
 from rlray.core.signatures import METHOD_ATTRIBUTE, MethodTable, Signature, methods_of, signature_of
 
+_MOST_CODE = 100_000_000  # bytes, as in Ray
+
 
 def _code(target: Any, what: str) -> Code:
     try:
@@ -29,6 +31,11 @@ def _code(target: Any, what: str) -> Code:
             f"{what} cannot be sent to a worker: {why}. Look for what it refers to from outside "
             "(locks, open files, sockets, ...) and create that inside instead"
         ) from why
+    if len(pickled) > _MOST_CODE:
+        raise ValueError(
+            f"{what} takes {len(pickled) / 1e6:.0f} MB to send, and {_MOST_CODE / 1e6:.0f} are the most. It captures "
+            "something large from outside: put() that and pass the reference as an argument"
+        )
     return Code(hashlib.sha1(pickled, usedforsecurity=False).digest(), target.__name__, pickled, tuple(refs))
 
 

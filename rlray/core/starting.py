@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING
 from rlray.core.local.spawn import Spawned
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping, Sequence
     from typing import Any
 
     from rlray.core.engine import Context, Engine
 
-_init_lock = threading.Lock()
+_init_lock = threading.RLock()
+os.register_at_fork(before=_init_lock.acquire, after_in_parent=_init_lock.release, after_in_child=_init_lock.release)
 
 
 def init(
@@ -82,10 +83,10 @@ def init(
         RaySystemError: Its processes did not start; the message has their last words.
     """
     with _init_lock:
-        engines = sys.modules.get("rlray.core.engine")  # not imported: nothing runs
-        if engines is not None and engines.running():
+        running = _running()
+        if running is not None:
             if ignore_reinit_error:
-                return engines.current().context()  # type: ignore[no-any-return]
+                return running.context()
             raise RuntimeError(
                 "rlray.init() was called before; call rlray.shutdown() first, or pass ignore_reinit_error=True"
             )
@@ -119,6 +120,14 @@ def init(
         atexit.register(shutdown)
         set_current(started)
         return started.context()
+
+
+def _running() -> Engine | None:
+    if "rlray.core.engine" not in sys.modules:  # importing it now would take time that the first process can use
+        return None
+    from rlray.core.engine import peek  # waits for a thread that is importing it
+
+    return peek()
 
 
 def _start_processes(**arguments: Any) -> Engine:

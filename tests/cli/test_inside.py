@@ -320,7 +320,7 @@ class TestStrangers:
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(str(found.directory / "0.sock"))
         sock.sendall(hello(found.secret, (1 << 32) - 1))
-        connection = Connection(sock, 0, found.secret)
+        connection = Connection(sock, 0)
         marker = tmp_path / "ran"
         for message in (
             ("stop",),

@@ -10,55 +10,24 @@ import os
 import pickle
 import random
 import secrets
-import socket
 import stat
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import zmq
 
 import rlray
+from tests.attacks import Bomb, addresses, attack, framings, inodes_of, raw
 from tests.support import descendants, needs_proc
 
 pytestmark = [needs_proc, pytest.mark.usefixtures("cluster")]
 
 
-class Bomb:
-    """Leaves a file behind wherever it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> Any:
-        return os.system, (f"touch {self.marker}",)
-
-
-def inodes_of_the_run() -> set[str]:
-    """Socket inodes open in this process or any process of the runtime."""
-    found = set()
-    for pid in [os.getpid(), *(process.pid for process in descendants(os.getpid()))]:
-        with contextlib.suppress(OSError):
-            for entry in os.listdir(f"/proc/{pid}/fd"):
-                with contextlib.suppress(OSError):
-                    target = os.readlink(f"/proc/{pid}/fd/{entry}")
-                    if target.startswith("socket:["):
-                        found.add(target[8:-1])
-    return found
-
-
-def addresses() -> list[tuple[str, int]]:
-    """(path, socket type) of every named unix socket of the run; ``@`` opens an abstract name."""
-    ours = inodes_of_the_run()
-    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
-    return sorted({(row[7], int(row[4], 16)) for row in rows if len(row) > 7 and row[6] in ours})
-
-
 def internet_listeners() -> list[str]:
     """Local addresses of listening TCP sockets of the run."""
-    ours, found = inodes_of_the_run(), []
+    ours, found = inodes_of(os.getpid()), []
     for table in ("tcp", "tcp6"):
         path = Path(f"/proc/net/{table}")
         for line in path.read_text().splitlines()[1:] if path.exists() else []:
@@ -66,32 +35,6 @@ def internet_listeners() -> list[str]:
             if row[3] == "0A" and row[9] in ours:
                 found.append(row[1])
     return found
-
-
-@contextlib.contextmanager
-def raw(address: str, kind: int) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, kind) as connection:
-        connection.settimeout(2)
-        connection.connect("\0" + address[1:] if address.startswith("@") else address)
-        yield connection
-
-
-def attack(address: str, kind: int, payload: bytes) -> None:
-    """Send ``payload`` and see what comes back; being cut off or refused is a fine answer."""
-    with contextlib.suppress(OSError), raw(address, kind) as connection:
-        connection.sendall(payload)
-        with contextlib.suppress(OSError):
-            connection.shutdown(socket.SHUT_WR)
-        connection.settimeout(0.05)
-        connection.recv(1 << 16)
-
-
-def framings(body: bytes) -> list[bytes]:
-    """``body`` as it is and behind the usual headers of lengths, alone and after a made-up secret."""
-    lengths = [struct.pack(form, len(body)) for form in ("<I", ">I", "<Q", ">Q", "<H")] if len(body) < 65536 else []
-    pairs = [struct.pack("<II", len(body), 0), struct.pack("<II", 1, len(body)), struct.pack("<QQ", 1, len(body))]
-    guess = secrets.token_bytes(32)
-    return [prefix + header + body for header in [b"", *lengths, *pairs] for prefix in (b"", guess)]
 
 
 def works() -> bool:

@@ -1,11 +1,11 @@
-"""Messages over real sockets: whole, in order, and nothing unpickled from a stranger."""
+"""Messages over real sockets: whole, in order, and what is no message is known. Strangers: tests/reliability/."""
 
 from __future__ import annotations
 
 import os
-import pickle
 import socket
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rlray.core.local.loop import Loop
-from rlray.core.local.wire import Connection, Message, ProtocolError, encode, hello
+from rlray.core.local.wire import MAX_FRAME, Connection, Message, ProtocolError, caller_in, encode, hello
 
 SECRET = os.urandom(32)
 
@@ -23,54 +23,72 @@ ROOM = memoryview(bytearray(1 << 16))
 @pytest.fixture
 def ends() -> Iterator[tuple[Connection, socket.socket]]:
     ours, theirs = socket.socketpair()
-    connection = Connection(ours, None, SECRET)
+    connection = Connection(ours, 7)
     yield connection, theirs
     connection.close()
     theirs.close()
 
 
-class Bomb:
-    """Leaves a file behind if somebody unpickles it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return Path.touch, (self.path,)
-
-
 def test_messages_arrive_whole_in_order_however_the_bytes_are_cut(ends: tuple[Connection, socket.socket]) -> None:
     connection, theirs = ends
     sent = [("m", i, b"x" * (i * 37 % 5000)) for i in range(50)]
-    stream = hello(SECRET, 7) + b"".join(encode(message) for message in sent)
+    stream = b"".join(encode(message) for message in sent)
     got: list[Message] = []
     for at in range(0, len(stream), 611):
         theirs.sendall(stream[at : at + 611])
         got += connection.receive(ROOM)[0]
     assert got == sent
-    assert connection.peer == 7
 
 
-@pytest.mark.parametrize("opening", [b"\x00" * 50, hello(os.urandom(32), 7), b"GET / HTTP/1.1\r\n\r\n"])
-def test_a_stranger_is_refused_before_anything_is_unpickled(
-    ends: tuple[Connection, socket.socket], opening: bytes, tmp_path: Path
+@pytest.mark.parametrize("secret", [SECRET, os.urandom(32)], ids=["right", "wrong"])
+def test_a_hello_is_read_byte_by_byte_or_at_once(secret: bytes) -> None:
+    said = hello(secret, 7)
+    assert [caller_in(said[:count], SECRET) for count in range(len(said))] == [None] * len(said)
+    if secret == SECRET:
+        assert caller_in(said, SECRET) == 7
+    else:
+        with pytest.raises(ProtocolError, match="does not know the run's secret"):
+            caller_in(said, SECRET)
+
+
+@pytest.mark.parametrize("opening", [b"\x00" * 50, b"\x00", b"rl1", b"GET / HTTP/1.1\r\n\r\n"])
+def test_what_is_no_hello_is_known_from_the_first_wrong_byte(opening: bytes) -> None:
+    with pytest.raises(ProtocolError, match="does not speak this protocol"):
+        caller_in(opening, SECRET)
+
+
+@pytest.mark.parametrize(
+    ("garbage", "why"),
+    [
+        (b"\xff" * 100, "announced a message of 4294967295 bytes"),
+        (b"\x05\0\0\0hello", "sent what is no message: UnpicklingError"),
+        (b"\0\0\0\0", "sent what is no message: EOFError"),
+    ],
+    ids=["too large", "no pickle", "nothing"],
+)
+def test_what_is_no_message_ends_the_stream_after_the_messages_before_it(
+    ends: tuple[Connection, socket.socket], garbage: bytes, why: str
 ) -> None:
     connection, theirs = ends
-    body = pickle.dumps(Bomb(tmp_path / "boom"))
-    theirs.sendall(opening + len(body).to_bytes(4, "little") + body)
-    with pytest.raises(ProtocolError):
-        connection.receive(ROOM)
-    assert not (tmp_path / "boom").exists()
+    theirs.sendall(encode(("good", 1)) + garbage)
+    assert connection.receive(ROOM) == ([("good", 1)], True)
+    assert f"process 7 {why}" in connection.fault
 
 
-def test_the_bomb_is_a_real_one(tmp_path: Path) -> None:
-    pickle.loads(pickle.dumps(Bomb(tmp_path / "boom")))
-    assert (tmp_path / "boom").exists()
+def test_an_announced_message_takes_no_memory_before_it_comes(ends: tuple[Connection, socket.socket]) -> None:
+    connection, theirs = ends
+    theirs.sendall(MAX_FRAME.to_bytes(4, "little") + b"x" * 100)
+    tracemalloc.start()
+    try:
+        assert connection.receive(ROOM) == ([], False)
+        assert tracemalloc.get_traced_memory()[1] < 10_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_was_written_before_the_end_is_read_before_the_end(ends: tuple[Connection, socket.socket]) -> None:
     connection, theirs = ends
-    theirs.sendall(hello(SECRET, 3) + encode(("last words",)))
+    theirs.sendall(encode(("last words",)))
     theirs.close()
     messages, ended = connection.receive(ROOM)
     while not ended:

@@ -26,11 +26,12 @@ from rlray.core.local.jobs import Measures
 from rlray.core.local.lineage import make_again
 from rlray.core.local.loop import Loop
 from rlray.core.local.owned_actors import OwnedActors
+from rlray.core.local.peers import Peers
 from rlray.core.local.recorder import Recorder, recorded
 from rlray.core.local.references import Entry, Payload, References, owner_of
 from rlray.core.local.reports import Reports, Waiting
 from rlray.core.local.results import Results
-from rlray.core.local.settings import NODE, RunSettings
+from rlray.core.local.settings import FIRST_WORKER, NODE, RunSettings
 from rlray.core.local.submitter import Lane, Submitter
 from rlray.core.local.tasks import Task
 from rlray.core.local.values import Values
@@ -78,7 +79,7 @@ class Client(Engine):
         self.welcome = False  # the node is ready
         self._unready: dict[bytes, Task] = {}  # tasks that wait for their arguments
         self._holding = False  # calls wait for company
-        self._peers: dict[int, Connection] = {}
+        self._peers = Peers(self.loop, settings, process, self.references.peer_gone)
         self._replies: dict[int, Any] = {}
         self._tickets = 0
         self._owned_actors = OwnedActors(self)
@@ -86,9 +87,10 @@ class Client(Engine):
         self._futures: Futures | None = None
         self.loop.listen(settings.socket_path(process))
         if node is not None:
-            self._peers[NODE] = self.loop.adopt(node, NODE)
+            self._node = self.loop.adopt(node, NODE)
         else:
-            self._peers[NODE] = self.loop.connect(settings.socket_path(NODE), process, NODE)
+            self._node = self.loop.connect(settings.socket_path(NODE), process, NODE, patient=True)
+        self._peers.add(self._node)
 
     # -- the Engine interface: tasks and actors ----------------------------------------------------------------------
 
@@ -331,6 +333,7 @@ class Client(Engine):
         return in_time
 
     def _future(self, ref: ObjectRef) -> Future[Any]:
+        self.check_alive()
         if self._futures is None:
             from rlray.core.local.futures import Futures  # threads, which many programs never need
 
@@ -381,9 +384,19 @@ class Client(Engine):
         with self.loop.lock:
             self._fail_all(self._broken)
         if self._futures is not None:
-            self._futures.close()
+            self._futures.close(self.values.close)
+        else:
+            self.values.close()
         self.loop.close()
         self.recorder.close()
+
+    def forked(self) -> None:
+        """In a forked child: all of this is the parent's; whoever uses what it has inherited is told."""
+        self._broken = RuntimeError(
+            "this process was forked from one in which rlray runs, and cannot use the references and actors of that "
+            "one; get() what it needs before the fork, or call rlray.init() in it for a runtime of its own"
+        )
+        self.loop.close_copies()
 
     # -- making calls ------------------------------------------------------------------------------------------------
 
@@ -474,29 +487,11 @@ class Client(Engine):
 
     def post(self, process: int, message: Message) -> None:
         """Send to a process of the run; a dead one's messages are dropped, its end is told by the node."""
-        connection = self._peers.get(process)
-        if connection is None or connection.closed:
-            connection = self._connect(process)
-        if connection is not None:
-            self.loop.send(connection, message)
-
-    def _connect(self, process: int) -> Connection | None:
-        """A connection to a process of the run; None if it is dead."""
-        with self.loop.lock:
-            connection = self._peers.get(process)
-            if connection is not None and not connection.closed:  # another thread was faster
-                return connection
-            try:
-                connection = self.loop.connect(self.settings.socket_path(process), self.process, process)
-            except (ConnectionError, FileNotFoundError):
-                self.references.peer_gone(process)
-                return None
-            self._peers[process] = connection
-            return connection
+        self._peers.post(process, message)
 
     def tell_node(self, message: Message) -> None:
         """Send to the node."""
-        self.loop.send(self._peers[NODE], message)
+        self.loop.send(self._node, message)
 
     def ask(self, kind: str, *args: Any) -> Any:
         """Ask the node and wait for its answer. Raises KeyboardInterrupt if the task was cancelled, before it asks."""
@@ -514,8 +509,7 @@ class Client(Engine):
 
     def _handle(self, connection: Connection, message: Message) -> None:
         sender = connection.peer
-        assert sender is not None
-        self._peers.setdefault(sender, connection)
+        self._peers.add(connection)
         handler = getattr(self, f"_on_{message[0]}", None)
         if handler is not None:
             handler(sender, *message[1:])
@@ -597,7 +591,7 @@ class Client(Engine):
 
     def _on_gone(self, node: int, process: int, reason: str) -> None:
         self.loop.drain(process)  # what it had finished before it died is not lost
-        self._peers.pop(process, None)
+        self._peers.remove(process)
         self.submitter.worker_gone(process, reason)
         self.sent.pop(process, None)
         self.references.peer_gone(process)
@@ -609,6 +603,8 @@ class Client(Engine):
     def _lost(self, connection: Connection) -> None:
         if connection.peer == NODE and self.hooks is not None:
             self.hooks.on_message(NODE, ("node_lost",))
+        elif connection.fault:  # what it has said is lost: whoever waits for it must hear of an end
+            self.tell_node(("kill_worker", connection.peer if connection.peer >= FIRST_WORKER else self.process))
 
     # -- reference counts --------------------------------------------------------------------------------------------
 

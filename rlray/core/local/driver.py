@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from rlray.core.exceptions import RayChannelError, RaySystemError
 from rlray.core.hints import DriverHints
 from rlray.core.local.client import Client
+from rlray.core.local.ctrl_c import CtrlC
 from rlray.core.local.endings import end_session, how_it_ended
 from rlray.core.local.logs import LogPrinter
+from rlray.core.local.reports import Waiting
 from rlray.core.local.settings import DRIVER, NODE, ZYGOTE, RunSettings
 from rlray.core.local.spawn import Spawned
 from rlray.core.local.stuck import Stuck
@@ -33,10 +35,10 @@ class Driver(Client):
         self._node_lives = True
         self._stopped = False  # the node has ended as it should
         self._down = False
-        self._owner_pid = os.getpid()
         self._spawned, self._zygote = spawned, spawned.process
         self._stuck = Stuck(settings.stack_path(DRIVER))
         super().__init__(settings, DRIVER, spawned.node)
+        self._ctrl_c = CtrlC(self.loop)
         self.loop.adopt(spawned.lifeline, ZYGOTE)
         try:
             self.loop.run_until(lambda: self.welcome or self._broken is not None, timeout=_START_TIMEOUT)
@@ -48,6 +50,26 @@ class Driver(Client):
         self.loop.start_background()
         self._hints = DriverHints()
         self._stuck.answer()
+        self._ctrl_c.arm()
+
+    def check_alive(self) -> None:
+        if self._broken is not None:
+            super().check_alive()
+        if self._ctrl_c.due:
+            self._ctrl_c.check()
+
+    def wait_until(self, done: Callable[[], bool], timeout: float | None, waiting: Waiting) -> bool:
+        self._ctrl_c.arm()
+        return super().wait_until(done, timeout, waiting)
+
+    def hold(self) -> None:
+        if not self._holding:
+            self._ctrl_c.arm()
+        super().hold()
+
+    def _idle(self) -> None:
+        self._ctrl_c.send_again()
+        super()._idle()
 
     def _last_words(self) -> str:
         """What the processes said that did not start."""
@@ -64,7 +86,7 @@ class Driver(Client):
     # -- the end, wanted or not --------------------------------------------------------------------------------------
 
     def shutdown(self) -> None:
-        if self._down or os.getpid() != self._owner_pid:  # done, or a forked copy
+        if self._down:
             return
         self._down = True
         try:
@@ -87,10 +109,16 @@ class Driver(Client):
             end_session(self._zygote.pid)
         self._stuck.forget()
         self._remove_directories()
+        self._ctrl_c.disarm()
 
     def _remove_directories(self) -> None:
         for directory in (self.settings.directory, self.settings.spill_directory):
             shutil.rmtree(directory, ignore_errors=True)
+
+    def forked(self) -> None:
+        self._down = True
+        self._spawned.forked()
+        super().forked()
 
     def _on_stopped(self, node: int) -> None:
         self._stopped = True
@@ -122,5 +150,8 @@ class Driver(Client):
         if connection.peer == NODE:
             self._node_lives = False
             self.loop.call_later(_WORD_TIMEOUT, lambda: self._break("the scheduler of the runtime has ended"))
-        elif connection.peer == ZYGOTE and self._broken is None:
-            self._zygote_died()
+        elif connection.peer == ZYGOTE:
+            if self._broken is None:
+                self._zygote_died()
+        else:
+            super()._lost(connection)

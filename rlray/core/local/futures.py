@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -53,13 +54,16 @@ class Futures:
                 future.set_exception(error)
 
         def there() -> None:
-            self._pool.submit(settle)
+            with suppress(RuntimeError):  # Python ends, and with it every thread that could wait
+                self._pool.submit(settle)
 
         with client.loop.lock:
             if client.references.when_ready(client.references.entry(ref), there):
                 there()
         return future
 
-    def close(self) -> None:
-        """Settle what is ready, take nothing more."""
+    def close(self, then: Callable[[], None]) -> None:
+        """Settle what is ready, take nothing more; ``then`` is called when that is done."""
+        with suppress(RuntimeError):  # Python ends
+            self._pool.submit(then)
         self._pool.shutdown(wait=False)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rlray.core.exceptions import RaySystemError
 from rlray.core.local.driver import Driver
 from rlray.core.local.settings import RunSettings
 from rlray.core.local.spawn import Spawned
@@ -23,6 +24,7 @@ from rlray.core.local.visit import announce
 from rlray.core.resources import node_resources
 from rlray.core.runtime_env import canonical
 
+_LONGEST_PLACE = 60  # bytes
 _LOOK_VARIABLE = "RLRAY_DEADLOCK_SECONDS"
 
 
@@ -47,7 +49,7 @@ def start(
     environment = canonical(runtime_env)
     capacity = (object_store_memory or default_capacity()) // PAGE * PAGE
     total, gpus = node_resources(num_cpus, num_gpus, memory, resources, other_memory=capacity)
-    directory = os.path.join(_short_temp(), f"rlray-{secrets.token_hex(8)}")
+    directory = os.path.join(_place_for_sockets(), f"rlray-{secrets.token_hex(8)}")
     logs = Path(directory) / "logs"
     if log_dir is not None:
         logs = Path(log_dir)
@@ -66,7 +68,7 @@ def start(
         job_id=job_id,
         node_id=uuid.uuid4().hex,
         driver_pid=os.getpid(),
-        sys_path=tuple(sys.path),
+        sys_path=tuple(map(_absolute, sys.path)),
         preload=(*(name for name in ("numpy",) if name in sys.modules), *preload),
         log_to_driver=log_to_driver,
         threads_set="OMP_NUM_THREADS" in os.environ,
@@ -78,7 +80,7 @@ def start(
         set_capacity(spawned.store_fd, capacity)
         with suppress(BrokenPipeError):  # it died at once: the wait for its welcome reports it
             spawned.lifeline.sendall(pickle.dumps(settings))
-        settings.make_directories()
+        _make_directories(settings)
         announce(settings)
         return Driver(settings, spawned)
     except BaseException:
@@ -120,7 +122,25 @@ def _look_after() -> float:
     return seconds
 
 
-def _short_temp() -> str:
-    """A place for sockets, whose paths may have about 100 bytes."""
+def _make_directories(settings: RunSettings) -> None:
+    try:
+        settings.make_directories()
+    except OSError as why:
+        raise RaySystemError(
+            f"init() needs a directory for its sockets, and cannot make {settings.directory}: {why.strerror}; "
+            "set the environment variable TMPDIR to a directory that can be written to"
+        ) from why
+
+
+def _place_for_sockets() -> str:
+    """A directory for the run's; the paths of sockets may have about 100 bytes."""
     usual = tempfile.gettempdir()
-    return "/tmp" if len(usual) > 60 else usual
+    return "/tmp" if len(os.fsencode(usual)) > _LONGEST_PLACE else usual
+
+
+def _absolute(place: str) -> str:
+    """An entry of ``sys.path``, also for processes that are in another directory one day."""
+    if not place or os.path.exists(place):  # others mean something to a finder of modules
+        with suppress(FileNotFoundError):  # the current directory is gone
+            return os.path.abspath(place)
+    return place

@@ -61,14 +61,19 @@ class LogHub:
     _watched: bool = False
     _socket: Any = None
 
-    def open(self, address: str) -> bytes:
-        """Bind the socket that watchers subscribe to; returns the public key they need."""
+    def open(self, address: str, watcher: int) -> bytes:
+        """Bind the socket that the process ``watcher`` subscribes to; returns the public key it needs.
+
+        Others are cut off as they call: ZeroMQ keeps strangers for long, and aborts when it has no descriptor left.
+        """
         import zmq
 
         public, secret = zmq.curve_keypair()
         socket: Any = zmq.Context.instance().socket(zmq.XPUB)  # XPUB tells when a watcher has come
         socket.curve_server = True
         socket.curve_secretkey = secret
+        with suppress(zmq.ZMQError):  # on macOS the kernel does not tell who calls
+            socket.setsockopt(zmq.IPC_FILTER_PID, watcher)
         socket.linger = 500
         socket.sndhwm = 10_000
         socket.bind(address)
@@ -171,7 +176,9 @@ class LogPrinter:
             context.term()
 
     def _print(self, record: dict[str, object]) -> None:
-        out: TextIO = sys.stderr if record["stream"] == "err" else sys.stdout
+        out: TextIO | None = sys.stderr if record["stream"] == "err" else sys.stdout
+        if out is None:  # a daemon has closed it
+            return
         name = f"{record['name']} " if record["name"] else ""
         lines = record["lines"]
         assert isinstance(lines, list)

@@ -18,10 +18,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rlray.core.local.wire import Connection, Message, ProtocolError, hello
+from rlray.core.local.door import Door
+from rlray.core.local.wire import Connection, Message, hello
 
 if TYPE_CHECKING:
     import asyncio
+
+    from rlray.core.local.ctrl_c import CtrlC
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +62,11 @@ class Loop:
         self._attention = False  # ``idle`` has something to do
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_count = 0
+        self.interrupts: CtrlC | None = None  # of the driver's main thread
         self._served: asyncio.AbstractEventLoop | None = None  # polls between its own callbacks
         self._serve_again: asyncio.TimerHandle | None = None
         self._buffer = memoryview(bytearray(_CHUNK))
-        self._listener: socket.socket | None = None
+        self._door: Door | None = None
         self._wake_in, self._wake_out = os.pipe()
         os.set_blocking(self._wake_in, False)
         os.set_blocking(self._wake_out, False)
@@ -72,18 +76,17 @@ class Loop:
 
     def listen(self, path: str) -> None:
         """Accept callers at a Unix socket path."""
-        self._listener = sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.bind(path)
-        sock.listen(1024)
-        sock.setblocking(False)
-        self._selector.register(sock, selectors.EVENT_READ, "listen")
+        self._door = Door(path, self._secret, self, self.adopt)
 
-    def connect(self, path: str, caller: int, peer: int) -> Connection:
-        """Call a process of the run. Raises ConnectionError or FileNotFoundError if nobody answers there.
+    def connect(self, path: str, caller: int, peer: int, patient: bool = False) -> Connection:
+        """Call a process of the run; where too many others wait to be let in, wait too if ``patient``.
 
-        Call with `lock` held.
+        Raises OSError if it cannot be called, now or for ever. Call with `lock` held, once somebody polls.
         """
+        if self._closed:
+            raise ConnectionError("this process does not belong to the run any more")
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(patient)
         try:
             sock.connect(path)
             sock.sendall(hello(self._secret, caller))
@@ -92,18 +95,22 @@ class Loop:
             raise
         return self.adopt(sock, peer)
 
-    def adopt(self, sock: socket.socket, peer: int | None) -> Connection:
-        """Read a connected socket from now on; with ``peer`` given, the other end counts as proven.
+    def adopt(self, sock: socket.socket, peer: int) -> Connection:
+        """Read a connected socket from now on; the other end counts as proven.
 
         Call with `lock` held, once somebody polls.
         """
-        connection = Connection(sock, peer, self._secret)
+        connection = Connection(sock, peer)
         self._selector.register(sock, selectors.EVENT_READ, connection)
         return connection
 
-    def watch(self, fd: int, ready: Callable[[], None]) -> None:
-        """Call ``ready`` under `lock` whenever ``fd`` is readable."""
-        self._selector.register(fd, selectors.EVENT_READ, ready)
+    def watch(self, file: int | socket.socket, ready: Callable[[], None]) -> None:
+        """Call ``ready`` under `lock` whenever ``file`` is readable."""
+        self._selector.register(file, selectors.EVENT_READ, ready)
+
+    def unwatch(self, file: int | socket.socket) -> None:
+        """Undo `watch`."""
+        self._selector.unregister(file)
 
     def send(self, connection: Connection, message: Message) -> None:
         """Send, from any thread; what the kernel does not take now follows when it can."""
@@ -136,6 +143,8 @@ class Loop:
 
     def _wait(self, done: Callable[[], bool], deadline: float | None) -> bool:
         while True:
+            if self.interrupts is not None:
+                self.interrupts.check()
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return done()
@@ -154,9 +163,11 @@ class Loop:
                     if done():
                         return True
                     self._followers += 1
-                    if self._lead.locked():
-                        self._progress.wait(left)
-                    self._followers -= 1
+                    try:
+                        if self._lead.locked():
+                            self._progress.wait(left)
+                    finally:
+                        self._followers -= 1
 
     def _step_down(self) -> None:
         """The leader polls no more: another waiter may."""
@@ -213,8 +224,6 @@ class Loop:
                 elif key.data == "wake":
                     with suppress(BlockingIOError):
                         os.read(self._wake_in, 4096)
-                elif key.data == "listen":
-                    self._accept()
                 else:
                     key.data()
             self._idle()
@@ -224,11 +233,9 @@ class Loop:
 
         Also what it had said on a connection that has not been accepted yet.
         """
-        while self._listener is not None and self._accept():
-            pass
+        if self._door is not None:
+            self._door.answer_all()
         every = [key.data for key in self._selector.get_map().values() if isinstance(key.data, Connection)]
-        for connection in [one for one in every if one.peer is None]:
-            self._read(connection)  # who is it?
         connections = [connection for connection in every if connection.peer == peer and not connection.closed]
         for connection in connections:
             while self._read(connection):
@@ -241,35 +248,21 @@ class Loop:
             if not connection.closed:  # a child of the dead process still holds the other end open
                 self._forget(connection)
 
-    def _accept(self) -> bool:
-        """Accept one caller; False if none waits."""
-        assert self._listener is not None
-        try:
-            sock, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionError):
-            return False
-        self.adopt(sock, None)
-        return True
-
     def _read(self, connection: Connection) -> bool:
         """Handle what has arrived; False if nothing had."""
         if connection.closed:
             return False
-        try:
-            messages, ended = connection.receive(self._buffer)
-        except ProtocolError as why:
-            logger.warning("closed a connection: %s", why)
-            self._forget(connection)
-            return False
+        messages, ended = connection.receive(self._buffer)
         for message in messages:
             try:
                 self._handle(connection, message)
             except Exception:
                 logger.exception("the runtime failed on a %r message", message[0])
         if ended:
+            if connection.fault:
+                logger.error("closed a connection: %s", connection.fault)
             self._forget(connection)
-            if connection.peer is not None:
-                self._lost(connection)
+            self._lost(connection)
         return bool(messages)
 
     def _forget(self, connection: Connection) -> None:
@@ -334,14 +327,26 @@ class Loop:
                 self._step_down()
 
     def close_copies(self) -> None:
-        """In a forked child: close the copies of the parent's descriptors, leaving the parent's own untouched."""
+        """In a forked child: close the copies of the parent's descriptors, leaving the parent's own untouched.
+
+        Nothing waits for a lock from here on, since a thread that is not in this process may have held it.
+        """
+        self._closed = True
+        self.lock, self._lead = threading.RLock(), threading.Lock()
+        self._progress = threading.Condition(threading.Lock())
         for key in list(self._selector.get_map().values()):
             if isinstance(key.data, Connection):
-                key.data.sock.close()
-            else:
-                os.close(key.fd)
+                key.data.close_copy()
+            elif isinstance(key.fileobj, int):
+                os.close(key.fileobj)
+        if self._door is not None:
+            self._door.close()
         self._selector.close()
-        os.close(self._wake_out)
+        self._close_wake_out()
+
+    def _close_wake_out(self) -> None:
+        fd, self._wake_out = self._wake_out, -1  # a reference that is dropped later finds nothing to write to
+        os.close(fd)
 
     def close(self) -> None:
         """Stop polling and close every socket."""
@@ -354,8 +359,8 @@ class Loop:
         for key in list(self._selector.get_map().values()):
             if isinstance(key.data, Connection):
                 key.data.close()
-        if self._listener is not None:
-            self._listener.close()
+        if self._door is not None:
+            self._door.close()
         self._selector.close()
         os.close(self._wake_in)
-        os.close(self._wake_out)
+        self._close_wake_out()

@@ -28,7 +28,7 @@ class _Use:
             "typestr": "|u1",
             "version": 3,
         }
-        self._arena = arena  # the mapping outlives the run as long as an array does
+        self._mapping = arena.mapping  # it outlives the run as long as an array does
         self._dropped = dropped
 
     def __del__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import socket
 import time
 from collections.abc import Iterable, Mapping
@@ -90,7 +91,6 @@ class Node:
 
     def _handle(self, connection: Connection, message: Message) -> None:
         sender = connection.peer
-        assert sender is not None
         if sender == VISITOR:
             self._visited(connection, message)
             return
@@ -298,7 +298,8 @@ class Node:
 
     def _publish_logs(self) -> None:
         """There is a first line to print."""
-        self._send(DRIVER, ("lines", self._logs.open(f"ipc://{self._settings.directory}/logs.sock")))
+        key = self._logs.open(f"ipc://{self._settings.directory}/logs.sock", self._settings.driver_pid)
+        self._send(DRIVER, ("lines", key))
 
     def _on_ready(self, zygote: int) -> None:
         """Workers can be forked in no time from here on."""
@@ -341,7 +342,7 @@ class Node:
             self._stop = True
         elif connection.peer == VISITOR:
             self._recorded(connection)
-        elif connection.peer is not None and self._clients.get(connection.peer) is connection:
+        elif self._clients.get(connection.peer) is connection:
             self._do([do.KillWorker(connection.peer)])  # a worker without us is of no use; its exit is told later
 
     def _describe(self, process: int) -> str:
@@ -385,6 +386,10 @@ class Node:
 
 def main(settings: RunSettings, driver: socket.socket, zygote: socket.socket) -> None:
     """Entry point in the forked process."""
+    os.umask(0o077)  # the files that this process makes are for this user
+    with suppress(OSError, ValueError):  # it needs a few descriptors for each worker
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     logging.basicConfig(filename=f"{settings.log_directory}/node.log", format="%(asctime)s %(levelname)s %(message)s")
     with suppress(KeyboardInterrupt):
         Node(settings, driver, zygote).run()

@@ -179,7 +179,10 @@ class References:
     def entry(self, ref: ObjectRef) -> Entry:
         """What is known of the value of ``ref``. Raises ValueError for a reference of another run."""
         if ref._owner is not self:
-            raise ValueError(f"{ref!r} belongs to a run that has ended; its value is gone")
+            raise ValueError(
+                f"{ref!r} belongs to a run that has ended, so that its value is gone, or to the process that this one "
+                "was forked from: get() what a forked process needs before the fork"
+            )
         return ref.entry  # type: ignore[attr-defined, no-any-return]
 
     def adopt(self, object_id: bytes) -> LocalRef:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rlray.core.resources import Shape
 
@@ -15,7 +15,7 @@ VISITOR = (1 << 32) - 1  # whoever looks in from outside: the command line
 class RunSettings:
     """What the driver has decided when the run began."""
 
-    secret: bytes
+    secret: bytes = field(repr=False)  # not in a log or a traceback
     directory: str  # mode 0700: sockets
     log_directory: str
     spill_directory: str  # made when something is spilled, removed at the end

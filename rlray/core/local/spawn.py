@@ -9,7 +9,10 @@ import sys
 
 from rlray.core.local.threads import THREAD_VARIABLES
 
-_BOOT = "import sys; sys.path.insert(0, {root!r}); from rlray.core.local.zygote import main; main({lifeline}, {node})"
+_BOOT = (  # not from the current directory: a `socket.py` that lies there is not meant
+    "import sys; sys.path[:] = [{root!r}, *filter(None, sys.path)]; "
+    "from rlray.core.local.zygote import main; main({lifeline}, {node})"
+)
 _LAST_WORDS = 4_000  # bytes
 
 
@@ -24,6 +27,13 @@ def nameless_file() -> int:
     return fd
 
 
+def _occupy_standard_streams() -> None:
+    """Where a daemon has closed stdin, stdout or stderr, nothing of ours may get its number: others write there."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+
+
 class Spawned:
     """A fresh Python on its way to become the zygote, and what it shares with the driver.
 
@@ -32,6 +42,7 @@ class Spawned:
     """
 
     def __init__(self) -> None:
+        _occupy_standard_streams()
         self.lifeline, zygote_end = socket.socketpair()
         self.node, node_end = socket.socketpair()
         self.store_fd = nameless_file()
@@ -40,7 +51,7 @@ class Spawned:
         boot = _BOOT.format(root=root, lifeline=zygote_end.fileno(), node=node_end.fileno())
         environment = {**dict.fromkeys(THREAD_VARIABLES, "1"), **os.environ}  # importing numpy must not start threads
         self.process = subprocess.Popen(
-            [sys.executable, "-c", boot],
+            [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", boot],  # type: ignore[attr-defined]
             pass_fds=(zygote_end.fileno(), node_end.fileno(), self.store_fd),
             stdin=subprocess.DEVNULL,
             stdout=self._words,
@@ -63,6 +74,13 @@ class Spawned:
             self.lifeline.close()
             os.close(self.store_fd)
             os.close(self._words)
+
+    def forked(self) -> None:
+        """In a forked child: what is shared stays the parent's affair, so that its closing it is seen."""
+        self._closed = True
+        self.lifeline.close()
+        os.close(self._words)  # the store stays: values that the child has read lie there
+        self.process.returncode = 0  # it is no child of this process
 
     def abandon(self) -> None:
         """It is not needed after all."""

@@ -69,6 +69,15 @@ class Arena:
         self._view = memoryview(self._map)
         self._start = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
 
+    @property
+    def mapping(self) -> mmap.mmap:
+        """What an array holds that lies in the store, and that no view keeps alive."""
+        return self._map
+
+    def forget(self) -> None:
+        """The run is over: the memory is the kernel's again as soon as no array of this process lies there."""
+        del self._map, self._view
+
     def write(self, offset: int, piece: Buffer) -> None:
         """Copy a piece to ``offset``: the one copy of its life."""
         size = memoryview(piece).nbytes

@@ -75,6 +75,10 @@ class Values:
         self._made = MadeArrays(self._arena, self.extents)
         self.recover: Callable[[ObjectRef], bool] | None = None  # makes a value again whose file is gone, if it can
 
+    def close(self) -> None:
+        """The run is over: memory that no array lies in is the kernel's again."""
+        self._arena.forget()
+
     def put(self, value: Any) -> LocalRef:
         """Own a value from now on."""
         payload, inner = self.place(value, "a value given to put()")

@@ -10,11 +10,12 @@ import json
 import os
 import select
 import socket
+import stat
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -41,7 +42,7 @@ class Run:
     started: float  # seconds since the epoch
     driver_start: str  # tells the driver from a later process with its pid
     log_directory: str
-    secret: bytes
+    secret: bytes = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -79,7 +80,7 @@ def find_runs(places: Iterable[str | Path] | None = None) -> list[Run]:
     for place in dict.fromkeys(map(Path, places if places is not None else (tempfile.gettempdir(), "/tmp"))):
         for path in place.glob(f"rlray-*/{_FILE}"):
             try:
-                if path.stat().st_uid != os.getuid():
+                if not _is_private(path.parent):
                     continue
                 text = json.loads(path.read_text())
                 run = Run(path.parent, **{**text, "secret": bytes.fromhex(text["secret"])})
@@ -88,6 +89,12 @@ def find_runs(places: Iterable[str | Path] | None = None) -> list[Run]:
             if run.lives():
                 found.append(run)
     return sorted(found, key=lambda run: -run.started)
+
+
+def _is_private(directory: Path) -> bool:
+    """Whether a directory is one that only this user can have filled: anybody can make one in /tmp, links included."""
+    found = directory.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
 class Visit:
@@ -105,7 +112,7 @@ class Visit:
         except OSError as why:
             self._sock.close()
             raise ConnectionError(f"the run of driver {run.driver_pid} does not answer: {why}") from why
-        self._connection = Connection(self._sock, NODE, run.secret)
+        self._connection = Connection(self._sock, NODE)
 
     def __enter__(self) -> Visit:
         return self

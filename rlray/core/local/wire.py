@@ -1,7 +1,8 @@
 """Messages over stream sockets.
 
-A connection starts with `hello`: magic, the run's secret, who is calling. Nothing is unpickled before that has been
-checked. After it, frames: a 4-byte length and the pickle of a tuple ``(kind, ...)``.
+A connection starts with `hello`: magic, the run's secret, who is calling. Only a caller whose hello has been checked
+becomes a `Connection`, and nothing is unpickled before (`rlray.core.local.door`). After it, frames: a 4-byte length and
+the pickle of a tuple ``(kind, ...)``.
 
 Unix stream sockets rather than ZeroMQ carry these messages, because what was written to one survives the SIGKILL of
 its writer, end-of-file tells of a death at once, and a round trip is shorter (`benchmarks/transport.py`).
@@ -23,6 +24,8 @@ SECRET_BYTES = 32
 _MAGIC = b"rlr1"
 _HELLO = struct.Struct("<4s32sI")
 _LENGTH = struct.Struct("<I")
+HELLO_BYTES = _HELLO.size
+MAX_FRAME = 1 << 31  # bytes: what announces more is no message
 
 
 class ProtocolError(Exception):
@@ -34,9 +37,26 @@ def hello(secret: bytes, caller: int) -> bytes:
     return _HELLO.pack(_MAGIC, secret, caller)
 
 
+def caller_in(said: bytes, secret: bytes) -> int | None:
+    """The number of the process that has said a hello; None as long as it may be the beginning of one.
+
+    Raises: ProtocolError if it is none, or shows another secret.
+    """
+    if not _MAGIC.startswith(said[: len(_MAGIC)]):
+        raise ProtocolError("it does not speak this protocol")
+    if len(said) < HELLO_BYTES:
+        return None
+    _, shown, caller = _HELLO.unpack_from(said)
+    if not hmac.compare_digest(shown, secret):
+        raise ProtocolError("it does not know the run's secret")
+    return caller  # type: ignore[no-any-return]
+
+
 def encode(message: Message) -> bytes:
-    """One frame."""
+    """One frame. Raises: ValueError for a message that is too large to be one."""
     body = pickle.dumps(message, 5)
+    if len(body) > MAX_FRAME:
+        raise ValueError(f"a message of {len(body) / 1e9:.1f} GB cannot be sent; the most is {MAX_FRAME / 1e9:.1f} GB")
     return _LENGTH.pack(len(body)) + body
 
 
@@ -44,15 +64,15 @@ class Connection:
     """One end of a stream: whole messages in, whole messages out, never blocking.
 
     `send` may be called from any thread; messages arrive in the order in which they were sent. `receive` belongs to
-    whoever polls. ``peer`` is None until the other side has shown the secret.
+    whoever polls. ``peer`` is the number of the process at the other end, which has proven that it belongs to the run.
     """
 
-    def __init__(self, sock: socket.socket, peer: int | None, secret: bytes) -> None:
+    def __init__(self, sock: socket.socket, peer: int) -> None:
         sock.setblocking(False)
         self.sock = sock
         self.peer = peer
         self.closed = False
-        self._secret = secret
+        self.fault = ""  # why the stream has ended, if it was not its writer's end
         self._rest = bytearray()  # the beginning of a message
         self._out: deque[memoryview] = deque()
         self._lock = threading.Lock()
@@ -106,7 +126,7 @@ class Connection:
     def receive(self, buffer: memoryview) -> tuple[list[Message], bool]:
         """Messages that have arrived, and whether the stream has ended. ``buffer`` is room to read into.
 
-        Raises: ProtocolError if the caller has not shown the secret.
+        What is no message ends the stream; `fault` says why.
         """
         messages: list[Message] = []
         try:
@@ -119,6 +139,9 @@ class Connection:
                     return messages, False
         except BlockingIOError:
             return messages, False
+        except ProtocolError as why:
+            self.fault = str(why)
+            return messages, True
         except OSError:
             return messages, True
 
@@ -137,23 +160,20 @@ class Connection:
     def _parse(self, data: memoryview, messages: list[Message]) -> int:
         """Add the whole messages in ``data``; returns the bytes used up."""
         at = 0
-        if self.peer is None:
-            if len(data) < _HELLO.size:
-                if not _MAGIC.startswith(bytes(data[:4])):
-                    raise ProtocolError("a stranger called")
-                return 0
-            magic, secret, caller = _HELLO.unpack_from(data)
-            if magic != _MAGIC or not hmac.compare_digest(secret, self._secret):
-                raise ProtocolError("a caller without the run's secret")
-            self.peer = caller
-            at = _HELLO.size
         size = len(data)
         while size - at >= 4:
             (length,) = _LENGTH.unpack_from(data, at)
             end = at + 4 + length
             if end > size:
+                if length > MAX_FRAME:
+                    raise ProtocolError(f"process {self.peer} announced a message of {length} bytes")
                 break
-            messages.append(pickle.loads(data[at + 4 : end]))
+            try:
+                messages.append(pickle.loads(data[at + 4 : end]))
+            except Exception as why:
+                raise ProtocolError(
+                    f"process {self.peer} sent what is no message: {type(why).__name__}: {why}"
+                ) from why
             at = end
         return at
 
@@ -163,3 +183,8 @@ class Connection:
             self.closed = True
             self._out.clear()
         self.sock.close()
+
+    def close_copy(self) -> None:
+        """In a forked child: as `close`, but for a lock that a thread which is not here may hold."""
+        self._lock = threading.Lock()
+        self.close()

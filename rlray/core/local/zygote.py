@@ -300,6 +300,8 @@ def main(lifeline: int, node_fd: int) -> None:
     driver = socket.socket(fileno=lifeline)
     with driver.makefile("rb") as stream:
         settings: RunSettings = pickle.load(stream)
+    for fd in (lifeline, node_fd, settings.store_fd):  # not for programs that user code starts
+        os.set_inheritable(fd, False)
     sys.path[:] = settings.sys_path
     settings.make_directories()
     log = os.open(f"{settings.log_directory}/zygote.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
