@@ -61,12 +61,16 @@ def test_the_error_of_a_task_has_its_traceback() -> None:
 
 def test_nothing_is_run(tmp_path: Path) -> None:
     marker = tmp_path / "ran"
-    data = pickle.dumps(raised(Bomb(marker)))
+    as_it_is, as_a_cause = pickle.dumps(Bomb(marker)), pickle.dumps(raised(Bomb(marker)))
     marker.unlink(missing_ok=True)
-    assert f"boom {marker}" in error_text(data)
+    assert isinstance(error_text(as_it_is), str)
+    assert f"boom {marker}" in error_text(as_a_cause)
     assert not marker.exists()
-    pickle.loads(data)
+    pickle.loads(as_it_is)
     assert marker.exists(), "the bomb is one"
+    marker.unlink()
+    assert isinstance(pickle.loads(as_a_cause).cause, Bomb)
+    assert marker.exists(), "and as a cause, too"
 
 
 def test_what_is_no_error() -> None:
