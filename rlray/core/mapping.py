@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from rlray.core.progress import EVERY, telling
+
 if TYPE_CHECKING:
     from rlray.core.engine import CallSpec, Engine
+    from rlray.core.progress import Progress
     from rlray.core.refs import ObjectRef
 
 _TARGET = 0.004  # seconds of work in a chunk: enough to make its message cheap, too little for anybody to wait behind
@@ -91,19 +94,31 @@ class Map:
     Guarantees: an error, a retry or a crash concerns its own item. Items are taken from the iterable as their turn
     comes, so it may be endless: no more than some tens of milliseconds of work for each worker are under way or waiting
     to be read. Iterate over it once, in one of three ways: itself (references), `results` or `as_completed`.
+
+    With a ``progress`` whoever iterates also tells how many items are finished, whether they were read or not.
     """
 
     def __init__(
-        self, engine: Engine, ship: Callable[[tuple[Any, ...]], Chunk], items: Iterable[Any], lanes: int
+        self,
+        engine: Engine,
+        ship: Callable[[tuple[Any, ...]], Chunk],
+        items: Iterable[Any],
+        lanes: int,
+        progress: Progress | None = None,
     ) -> None:
-        self._engine, self._ship = engine, ship
+        self._engine, self._ship, self._progress = engine, ship, progress
         self._items = iter(items)
         self._most_unfinished = 3 * lanes + 1
         self._size = 1
         self._chunks: deque[Chunk] = deque()  # not read yet, in order
         self._unfinished: list[Chunk] = []
         self._refs: Iterator[ObjectRef] | None = None
-        self._fill()
+        try:
+            self._fill()
+        except BaseException:
+            if progress is not None:
+                progress.close(ended=False)
+            raise
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -116,8 +131,9 @@ class Map:
         return next(self._refs)
 
     def _each_ref(self) -> Iterator[ObjectRef]:
-        while (chunk := self._next_chunk()) is not None:
-            yield from map(chunk.ref, range(chunk.count))
+        with telling(self._progress):
+            while (chunk := self._next_chunk()) is not None:
+                yield from map(chunk.ref, range(chunk.count))
 
     def results(self, *, return_exceptions: bool = False) -> Iterator[Any]:
         """The values, in the order of the items.
@@ -125,23 +141,25 @@ class Map:
         An error is raised at its item's place, which ends the iteration; with ``return_exceptions`` it stands there as
         a value.
         """
-        while (chunk := self._next_chunk()) is not None:
-            self._engine.wait([chunk.completion], 1, None)
-            self._fill()  # nobody idles while the results are read
-            yield from chunk.values(return_exceptions)
+        with telling(self._progress):
+            while (chunk := self._next_chunk()) is not None:
+                self._wait([chunk.completion])
+                self._fill()  # nobody idles while the results are read
+                yield from chunk.values(return_exceptions)
 
     def as_completed(self) -> Iterator[ObjectRef]:
         """The references, those that are ready first; each has a value or an error."""
-        while (chunk := self._next_chunk()) is not None:
-            self._chunks.appendleft(chunk)
-            done, _ = self._engine.wait([one.completion for one in self._chunks], 1, None)
-            self._fill()
-            [first, *_] = [one for one in self._chunks if one.completion is done[0]]
-            self._chunks.remove(first)
-            refs = [first.ref(index) for index in range(first.count)]
-            if isinstance(first, SingleCalls):  # whose last item says nothing of the others
-                self._engine.wait(refs, len(refs), None)
-            yield from refs
+        with telling(self._progress):
+            while (chunk := self._next_chunk()) is not None:
+                self._chunks.appendleft(chunk)
+                done = self._wait([one.completion for one in self._chunks])
+                self._fill()
+                [first, *_] = [one for one in self._chunks if one.completion is done]
+                self._chunks.remove(first)
+                refs = [first.ref(index) for index in range(first.count)]
+                if isinstance(first, SingleCalls):  # whose last item says nothing of the others
+                    self._engine.wait(refs, len(refs), None)
+                yield from refs
 
     # -- sending -----------------------------------------------------------------------------------------------------
 
@@ -149,9 +167,20 @@ class Map:
         """The next one in order; None at the end."""
         self._fill()
         while not self._chunks and len(self._unfinished) >= self._most_unfinished:
-            self._engine.wait([one.completion for one in self._unfinished], 1, None)
+            self._wait([one.completion for one in self._unfinished])
             self._fill()
         return self._chunks.popleft() if self._chunks else None
+
+    def _wait(self, completions: Sequence[ObjectRef]) -> ObjectRef:
+        """The first that is ready."""
+        progress = self._progress
+        while progress is not None:
+            done, _ = self._engine.wait(completions, 1, EVERY)
+            if done:
+                return done[0]
+            self._look_back()
+            progress.update(progress.done)
+        return self._engine.wait(completions, 1, None)[0][0]
 
     def _fill(self) -> None:
         """Send as many chunks as may be under way."""
@@ -163,6 +192,8 @@ class Map:
             chunk = self._ship(items)
             self._chunks.append(chunk)
             self._unfinished.append(chunk)
+            if self._progress is not None:
+                self._look_back()  # on an engine that runs calls at once, each takes its time
 
     def _look_back(self) -> None:
         """Forget finished chunks, and size the next ones by what they took."""
@@ -176,3 +207,5 @@ class Map:
             if seconds is not None:
                 per_item = max(seconds / chunk.count, 1e-8)
                 self._size = max(1, min(int(_TARGET / per_item), chunk.count * _GROWTH, _MOST))
+            if self._progress is not None:
+                self._progress.update(self._progress.done + chunk.count)

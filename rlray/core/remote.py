@@ -14,6 +14,7 @@ from rlray.core import engine as engines
 from rlray.core.engine import STREAMING, CallSpec, Code, Engine
 from rlray.core.mapping import Map, Spread
 from rlray.core.options import ACTOR_OPTIONS, METHOD_OPTIONS, TASK_OPTIONS, checked, wish, with_defaults
+from rlray.core.progress import Progress, Report, progress_of
 from rlray.core.refs import ObjectRef
 from rlray.core.resources import Wish
 from rlray.core.serialization import collecting
@@ -58,13 +59,19 @@ def _retried(exceptions: Any) -> bool | bytes:
 
 
 def _map(
-    engine: Engine, spec: CallSpec, actor: ObjectRef | None, items: Iterable[Any], name: str, signature: Signature
+    engine: Engine,
+    spec: CallSpec,
+    actor: ObjectRef | None,
+    items: Iterable[Any],
+    name: str,
+    signature: Signature,
+    progress: Progress | None,
 ) -> Map:
     signature.check(name, (None,), {})
     if spec.num_returns != 1:
         raise ValueError(f"{name}.map() gives one reference per item, but {name} has another num_returns; use remote()")
     cpus = int(engine.resources()[0].get("CPU", 1)) if actor is None else 1
-    return Map(engine, lambda chunk: engine.chunk(spec, actor, chunk), items, max(1, cpus))
+    return Map(engine, lambda chunk: engine.chunk(spec, actor, chunk), items, max(1, cpus), progress)
 
 
 class RemoteFunction:
@@ -94,15 +101,22 @@ class RemoteFunction:
             self._spec = self._make_spec(self._options, self._wish)
         return engine.submit(self._spec, args, kwargs)
 
-    def map(self, items: Iterable[Any]) -> Map:
+    def map(self, items: Iterable[Any], *, progress: bool | Report = False) -> Map:
         """A task per item of any iterable, also an endless one: millions a second, because they travel in chunks.
 
         Guarantees: as `rlray.core.mapping.Map` says: one reference per item, in order; errors, retries and crashes
         concern their own item; few items are under way at a time. References among the items arrive as values.
 
+        Args:
+            items: What to call the function with; ``len()`` of it, if it has one, is what progress is compared with.
+            progress: True for a line on stderr, if it takes more than a second; or a function that is called, ten times
+                a second at most and at the end, by whoever iterates, with how many items are finished and how many
+                there are, None if that is not known.
+
         Raises: ValueError if the function has other than one result; TaskUnschedulableError as `remote` does.
         """
-        return _map(_engine(), self._own_spec(), None, items, self._name, self._signature)
+        engine, spec = _engine(), self._own_spec()
+        return _map(engine, spec, None, items, self._name, self._signature, progress_of(progress, spec.name, items))
 
     def _own_spec(self) -> CallSpec:
         if self._spec is None:
@@ -150,10 +164,11 @@ class TaskCaller:
         self._function._signature.check(self._function._name, args, kwargs)
         return (engines.peek() or _engine()).submit(self._own_spec(), args, kwargs)
 
-    def map(self, items: Iterable[Any]) -> Map:
+    def map(self, items: Iterable[Any], *, progress: bool | Report = False) -> Map:
         """A task per item; see `RemoteFunction.map`."""
-        function = self._function
-        return _map(_engine(), self._own_spec(), None, items, function._name, function._signature)
+        function, engine, spec = self._function, _engine(), self._own_spec()
+        shown = progress_of(progress, spec.name, items)
+        return _map(engine, spec, None, items, function._name, function._signature, shown)
 
     def _own_spec(self) -> CallSpec:
         if self._spec is None:
@@ -316,17 +331,19 @@ class ActorMethod:
         self._signature.check(self._name, args, kwargs)
         return (engines.peek() or engines.current()).call(self._life, self._spec, args, kwargs)
 
-    def map(self, items: Iterable[Any]) -> Map:
+    def map(self, items: Iterable[Any], *, progress: bool | Report = False) -> Map:
         """A call per item of any iterable, in order; see `RemoteFunction.map`."""
-        return _map(engines.current(), self._spec, self._life, items, self._name, self._signature)
+        shown = progress_of(progress, f"{self._class_name}.{self._name}", items)
+        return _map(engines.current(), self._spec, self._life, items, self._name, self._signature, shown)
 
     @staticmethod
-    def map_over(methods: Sequence[ActorMethod], items: Iterable[Any]) -> Map:
+    def map_over(methods: Sequence[ActorMethod], items: Iterable[Any], *, progress: bool | Report = False) -> Map:
         """As `map`, over the same method of several actors: each item goes to an actor that has little to do."""
         engine, first = engines.current(), methods[0]
         first._signature.check(first._name, (None,), {})
         calls = [(method._spec, method._life) for method in methods]
-        return Map(engine, Spread(engine, calls), items, len(calls))
+        shown = progress_of(progress, f"{first._class_name}.{first._name}", items)
+        return Map(engine, Spread(engine, calls), items, len(calls), shown)
 
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options, for this use only."""

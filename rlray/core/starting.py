@@ -32,6 +32,7 @@ def init(
     namespace: str | None = None,
     ignore_reinit_error: bool = False,
     log_to_driver: bool = True,
+    fold_logs: bool = True,
     log_dir: str | os.PathLike[str] | None = None,
     preload: Sequence[str] = (),
     timeline: bool = False,
@@ -70,8 +71,12 @@ def init(
         runtime_env: What all tasks and actors are set up with, see `rlray.core.runtime_env.RuntimeEnv`.
         namespace: Where named actors live if nothing else is said; one of its own by default.
         ignore_reinit_error: Do nothing if the runtime is up, instead of raising.
-        log_to_driver: Print what workers print, prefixed ``(name pid=...)``.
-        log_dir: Where the workers' full logs go; by default they are removed at the end.
+        log_to_driver: Print what workers print, prefixed ``(function pid=...)``, ``(Class pid=...)`` or
+            ``(Class:name pid=...)``.
+        fold_logs: Print what several workers running the same function or class print alike once, and five seconds
+            later how many others did. What differs in anything is printed, and what one worker repeats.
+        log_dir: Where the workers' full logs go, two files for each, ``worker-N-pidP[-Class[-name]].out`` and ``.err``;
+            by default they are removed at the end.
         preload: Modules that every worker needs, imported once before the first worker is forked.
         timeline: Note every call for `rlray.timeline`, however short; those of a millisecond or more always are.
         engine: "local" for worker processes, or "inline". The latter ignores the store's size and spilling directory,
@@ -104,6 +109,7 @@ def init(
                 object_store_memory=object_store_memory,
                 object_spilling_directory=object_spilling_directory,
                 log_to_driver=log_to_driver,
+                fold_logs=fold_logs,
                 log_dir=log_dir,
                 preload=preload,
                 **common,

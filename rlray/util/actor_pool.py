@@ -6,9 +6,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import rlray
+from rlray.core.progress import EVERY, Progress, Report, progress_of, telling
 from rlray.exceptions import ActorDiedError, RayTaskError
 
 _AHEAD = 2  # values per actor that a map has submitted and not yet yielded
@@ -77,7 +79,9 @@ class ActorPool:
         for actor in actors:
             self.push(actor)
 
-    def map(self, fn: Callable[[Any, Any], Any] | str, values: Iterable[Any]) -> Iterator[Any]:
+    def map(
+        self, fn: Callable[[Any, Any], Any] | str, values: Iterable[Any], *, progress: bool | Report = False
+    ) -> Iterator[Any]:
         """Results of ``fn(actor, value)`` for each value, in the order of ``values``.
 
         With the name of a method instead of ``fn``, it is called with each value, and a `rlray.core.mapping.Map` comes
@@ -87,24 +91,30 @@ class ActorPool:
         ``values`` may be endless: unlike in Ray, which submits everything at once, at most two values per actor are
         under way or waiting to be taken; the next is read when a result is taken. The first ones start at once. Results
         of earlier submissions that nobody has taken are dropped. An error ends the iteration.
+
+        ``progress`` is that of ``f.map``: True for a line on stderr, or a function of (values done, values in all).
         """
         if isinstance(fn, str):
-            return self._map_method(fn, values)
-        return self._mapped(fn, values, in_order=True)
+            return self._map_method(fn, values, progress)
+        return self._mapped(fn, values, True, progress_of(progress, "ActorPool", values))
 
-    def _map_method(self, name: str, values: Iterable[Any]) -> Iterator[rlray.ObjectRef]:
+    def _map_method(self, name: str, values: Iterable[Any], progress: bool | Report) -> Iterator[rlray.ObjectRef]:
         actors = [*self._idle, *(job.actor for job in self._busy)]
         if not actors:
             raise ValueError(f"map({name!r}, ...) needs an actor in the pool; push() one")
         methods = [getattr(actor, name) for actor in actors]
-        mapped: Iterator[rlray.ObjectRef] = type(methods[0]).map_over(methods, values)
+        mapped: Iterator[rlray.ObjectRef] = type(methods[0]).map_over(methods, values, progress=progress)
         return mapped
 
-    def map_unordered(self, fn: Callable[[Any, Any], Any], values: Iterable[Any]) -> Iterator[Any]:
+    def map_unordered(
+        self, fn: Callable[[Any, Any], Any], values: Iterable[Any], *, progress: bool | Report = False
+    ) -> Iterator[Any]:
         """As `map`, but each result as soon as it is there."""
-        return self._mapped(fn, values, in_order=False)
+        return self._mapped(fn, values, False, progress_of(progress, "ActorPool", values))
 
-    def _mapped(self, fn: Callable[[Any, Any], Any], values: Iterable[Any], in_order: bool) -> Iterator[Any]:
+    def _mapped(
+        self, fn: Callable[[Any, Any], Any], values: Iterable[Any], in_order: bool, progress: Progress | None
+    ) -> Iterator[Any]:
         for job in list(self._jobs):
             self._forget(job)
         source = iter(values)
@@ -123,21 +133,31 @@ class ActorPool:
                 else:
                     mine.append(self._submit(fn, value))
 
-        def results() -> Iterator[Any]:
-            while mine:
+        def next_job(taken: int) -> _Job:
+            while True:
                 if not all(job in self._jobs for job in mine):
                     raise RuntimeError(
                         "another map() or get_next() of this ActorPool took the results of this map(); finish it first"
                     )
-                job = self._next(mine, in_order, None)
-                assert job is not None
-                mine.remove(job)
-                del self._jobs[job]
-                result = job.take()
-                refill()
-                yield result
-            if failure is not None:
-                raise failure
+                job = self._next(mine, in_order, None if progress is None else EVERY)
+                if progress is not None:
+                    progress.update(taken + sum(one.done for one in mine))
+                if job is not None:
+                    return job
+
+        def results() -> Iterator[Any]:
+            with telling(progress):
+                for taken in count():
+                    if not mine:
+                        break
+                    job = next_job(taken)
+                    mine.remove(job)
+                    del self._jobs[job]
+                    result = job.take()
+                    refill()
+                    yield result
+                if failure is not None:
+                    raise failure
 
         refill()
         return results()

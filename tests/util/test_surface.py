@@ -62,7 +62,7 @@ def parameters(callable_: Any) -> str:
 @pytest.mark.parametrize(
     ("callable_", "expected"),
     [
-        (rlray.util.ActorPool.map, "fn, values"),
+        (rlray.util.ActorPool.map, "fn, values, progress=False"),  # progress: by name only, beyond Ray
         (rlray.util.ActorPool.submit, "fn, value"),
         (rlray.util.ActorPool.get_next, "timeout=None, ignore_if_timedout=False"),
         (rlray.util.ActorPool.get_next_unordered, "timeout=None, ignore_if_timedout=False"),

@@ -8,18 +8,21 @@ import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlray.core.exceptions import RayChannelError, RaySystemError
 from rlray.core.hints import DriverHints
 from rlray.core.local.client import Client
 from rlray.core.local.ctrl_c import CtrlC
 from rlray.core.local.endings import end_session, how_it_ended
-from rlray.core.local.logs import LogPrinter
 from rlray.core.local.reports import Waiting
 from rlray.core.local.settings import DRIVER, NODE, ZYGOTE, RunSettings
 from rlray.core.local.spawn import Spawned
 from rlray.core.local.stuck import Stuck
 from rlray.core.local.wire import Connection
+
+if TYPE_CHECKING:
+    from rlray.core.local.printing import LogPrinter
 
 _START_TIMEOUT = 60.0  # seconds
 _STOP_TIMEOUT = 5.0
@@ -33,13 +36,13 @@ class Driver(Client):
         self._printer: LogPrinter | None = None
         self._hints: DriverHints | None = None
         self._node_lives = True
-        self._stopped = False  # the node has ended as it should
+        self._ended = False  # all processes but the zygote have
         self._down = False
         self._spawned, self._zygote = spawned, spawned.process
         self._stuck = Stuck(settings.stack_path(DRIVER))
         super().__init__(settings, DRIVER, spawned.node)
         self._ctrl_c = CtrlC(self.loop)
-        self.loop.adopt(spawned.lifeline, ZYGOTE)
+        self._lifeline = self.loop.adopt(spawned.lifeline, ZYGOTE)
         try:
             self.loop.run_until(lambda: self.welcome or self._broken is not None, timeout=_START_TIMEOUT)
             if not self.welcome:
@@ -79,9 +82,22 @@ class Driver(Client):
                 text += (Path(self.settings.log_directory) / name).read_text(errors="replace")[-2000:]
         return text.strip() or str(self._broken or "")
 
-    def _on_lines(self, node: int, key: bytes) -> None:
-        """A worker has printed something."""
-        self._printer = LogPrinter(f"ipc://{self.settings.directory}/logs.sock", key)
+    def _on_printed(self, node: int, workers: list[tuple[int, int]], dead: bool) -> None:
+        """Workers have printed something, or are dead."""
+        self._log_printer().look(workers, dead)
+
+    def _log_printer(self) -> LogPrinter:
+        if self._printer is None:
+            from rlray.core.local.printing import LogPrinter  # which programs without output do not need
+
+            self._printer = LogPrinter(self.settings, self._all_is_printed)
+        return self._printer
+
+    def _all_is_printed(self) -> None:
+        if self._lifeline.closed:  # the zygote was killed
+            self._remove_directories()
+        else:
+            self.loop.send(self._lifeline, ("read",))
 
     # -- the end, wanted or not --------------------------------------------------------------------------------------
 
@@ -94,8 +110,9 @@ class Driver(Client):
                 self._broken = RuntimeError("rlray was shut down")
                 self.tell_node(("stop",))
                 self.loop.run_until(lambda: not self._node_lives, _STOP_TIMEOUT)
-            if self._printer is not None:
-                self._printer.close(_STOP_TIMEOUT if self._stopped else 0.0)  # else there is no last line to wait for
+            if self.settings.log_to_driver:
+                self.loop.run_until(lambda: self._ended or self._node_lives, _STOP_TIMEOUT)
+                self._log_printer().close()
             super().shutdown()
             if self._hints is not None:
                 self._hints.remove()
@@ -120,8 +137,11 @@ class Driver(Client):
         self._spawned.forked()
         super().forked()
 
-    def _on_stopped(self, node: int) -> None:
-        self._stopped = True
+    def _on_ended(self, zygote: int) -> None:
+        """Every process but the zygote has ended, which waits with the files until they are read."""
+        self._ended = True
+        if not self._down:
+            self._log_printer().finish()
 
     def _on_broken(self, zygote: int, what: str) -> None:
         """The zygote tells what happened before it ends everything."""
@@ -136,7 +156,10 @@ class Driver(Client):
             "and all others with it"
         )
         end_session(self._zygote.pid)
-        self._remove_directories()
+        if self.settings.log_to_driver:
+            self._on_ended(ZYGOTE)
+        else:
+            self._remove_directories()
 
     def _break(self, what: str) -> None:
         if self._broken is None:
@@ -153,5 +176,6 @@ class Driver(Client):
         elif connection.peer == ZYGOTE:
             if self._broken is None:
                 self._zygote_died()
+            self._ended = True
         else:
             super()._lost(connection)

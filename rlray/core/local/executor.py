@@ -66,9 +66,10 @@ running: ContextVar[Job | None] = ContextVar("rlray_running", default=None)
 class Executor:
     """Runs what arrives. `run` is the main thread's loop; messages come from whoever polls, under the loop's lock."""
 
-    def __init__(self, client: Client, gpus: tuple[str, ...]) -> None:
+    def __init__(self, client: Client, gpus: tuple[str, ...], output: logs.WorkerOutput) -> None:
         self._client = client
         self._gpus = gpus
+        self._output = output
         self._queue: deque[Job | Callable[[], None]] = deque()
         self._codes = ReceivedCodes()
         self._functions: dict[Any, Callable[..., Any]] = {}
@@ -210,7 +211,7 @@ class Executor:
 
     def _run_on_main(self, job: Job) -> None:
         if self._actor is None and job.spec.name != self._announced:
-            logs.announce(job.spec.name)
+            self._output.task(job.spec.name)
             self._announced = job.spec.name
         self._current = job
         try:
@@ -566,7 +567,7 @@ class Executor:
 
     def _become(self, actor_id: bytes, spec: Mapping[str, Any], request: Request, restarts: int) -> None:
         client, name = self._client, spec["class_name"]
-        logs.announce(name)
+        self._output.actor(name, spec["name"])
         self._recorder.become(f"{name} {spec['name']!r}" if spec["name"] else name, actor_id)
         self._functions.clear()  # from here on targets are methods
         self._codes.clear()

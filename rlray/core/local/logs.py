@@ -1,223 +1,184 @@
-"""What workers print: a full file per worker and stream, and every line in the driver, prefixed.
+"""What workers print: a full file per worker and stream, and beside them the names of what was printing when.
 
-Lines go out over a ZeroMQ PUB socket (CURVE, keys made for the run), as JSON: a watcher that is slow or absent never
-holds up a worker, and more than one may watch.
+``worker-3-pid4242.out`` and ``.err`` in the log directory hold, byte for byte, what process 3 and its children wrote to
+the descriptors 1 and 2; of an actor they are called ``worker-3-pid4242-Class-name.out`` once it is known. Nothing else
+stands in them: an empty ``.err`` is that of a worker without complaints. They grow without limit; being appended to,
+they may be truncated from outside at any time. Which task wrote which part is said by a file in the run's own
+directory, ``names/3-4242``: a line ``<size of out> <size of err> <name>`` whenever another function begins.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import sys
-import threading
-from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TextIO
+from dataclasses import dataclass
 
-MARK = "\x1e"  # a line that begins so names what the worker runs from here on
-_LAST = 20  # lines kept to be shown when a worker dies
-_POLL_MS = 100
-
-
-@dataclass
-class _Tail:
-    """One growing log file."""
-
-    path: Path
-    stream: str
-    pid: int
-    name: str = ""
-    rest: bytes = b""
-    fd: int = -1
-
-    def lines(self, final: bool) -> list[str]:
-        if self.fd < 0:
-            try:
-                self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                return []
-        found: list[str] = []
-        while chunk := os.read(self.fd, 1 << 16):
-            *whole, self.rest = (self.rest + chunk).split(b"\n")
-            found += [line.decode("utf-8", "replace") for line in whole]
-        if final and self.rest:
-            found.append(self.rest.decode("utf-8", "replace"))
-            self.rest = b""
-        return found
+STREAMS = ("out", "err")
+_LAST_LINES = 20  # of either stream, shown when a worker dies
+_LAST_BYTES = 16_384
+_POLLED_PER_SECOND = 20_000  # files, at most
 
 
 @dataclass
-class LogHub:
-    """In the node: follows the workers' files and publishes what they gain."""
+class LogFile:
+    """One of a worker's two files, wherever it is by now: it may be renamed once."""
 
     directory: str
-    begin: Callable[[], None] | None  # called once, when there is a first line, to `open`; None: lines are not wanted
-    _tails: dict[int, list[_Tail]] = field(default_factory=dict)
-    _last: dict[int, deque[str]] = field(default_factory=dict)
-    _backlog: deque[bytes] = field(default_factory=lambda: deque(maxlen=10_000))  # until the first watcher is there
-    _watched: bool = False
-    _socket: Any = None
+    process: int
+    pid: int
+    stream: str
+    _path: str = ""
 
-    def open(self, address: str, watcher: int) -> bytes:
-        """Bind the socket that the process ``watcher`` subscribes to; returns the public key it needs.
+    @property
+    def path(self) -> str:
+        """Where it was last seen, or is expected."""
+        return self._path or f"{self._stem()}.{self.stream}"
 
-        Others are cut off as they call: ZeroMQ keeps strangers for long, and aborts when it has no descriptor left.
-        """
-        import zmq
+    def _stem(self) -> str:
+        return f"{self.directory}/worker-{self.process}-pid{self.pid}"
 
-        public, secret = zmq.curve_keypair()
-        socket: Any = zmq.Context.instance().socket(zmq.XPUB)  # XPUB tells when a watcher has come
-        socket.curve_server = True
-        socket.curve_secretkey = secret
-        with suppress(zmq.ZMQError):  # on macOS the kernel does not tell who calls
-            socket.setsockopt(zmq.IPC_FILTER_PID, watcher)
-        socket.linger = 500
-        socket.sndhwm = 10_000
-        socket.bind(address)
-        self._socket = socket
-        return public
+    def create(self) -> int:
+        """Open it for its writer; returns the descriptor."""
+        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
-    def add(self, process: int, pid: int) -> None:
-        """Follow a new worker."""
-        self._last[process] = deque(maxlen=_LAST)
-        self._tails[process] = [
-            _Tail(log_path(self.directory, process, stream), stream, pid) for stream in ("out", "err")
-        ]
-
-    def poll(self) -> None:
-        """Publish what has been printed since the last call."""
-        self._flush()
-        for process in self._tails:
-            self._follow(process, final=False)
-
-    def remove(self, process: int) -> list[str]:
-        """Publish the rest of a dead worker's output; returns its last lines."""
-        self._follow(process, final=True)
-        for tail in self._tails.pop(process, []):
-            if tail.fd >= 0:
-                os.close(tail.fd)
-        return list(self._last.pop(process, ()))
-
-    def _follow(self, process: int, final: bool) -> None:
-        for tail in self._tails.get(process, []):
-            lines: list[str] = []
-            for line in tail.lines(final):
-                if line.startswith(MARK):
-                    self._send(tail, lines)
-                    lines = []
-                    tail.name = line[len(MARK) :]
-                else:
-                    lines.append(line)
-            self._last[process].extend(lines)
-            self._send(tail, lines)
-
-    def _send(self, tail: _Tail, lines: list[str]) -> None:
-        if lines and self.begin is not None:
-            if self._socket is None:
-                self.begin()
-            record = {"stream": tail.stream, "pid": tail.pid, "name": tail.name, "lines": lines}
-            self._backlog.append(json.dumps(record).encode())
-            self._flush()
-
-    def _flush(self, wait_ms: int = 0) -> None:
-        if self._socket is None:
-            return
-        if not self._watched and self._socket.poll(wait_ms):
-            self._socket.recv()
-            self._watched = True
-        while self._watched and self._backlog:
-            self._socket.send(self._backlog.popleft())
-
-    def close(self) -> None:
-        """Publish the rest of everything, then a last word, so that watchers know it was all."""
-        for process in list(self._tails):
-            self.remove(process)
-        if self._socket is not None:
-            import zmq
-
-            self._backlog.append(b"{}")
-            self._flush(wait_ms=500)
-            self._socket.close()
-
-            zmq.Context.instance().term()
-
-
-class LogPrinter:
-    """In the driver: prints the workers' lines as they come."""
-
-    def __init__(self, address: str, server_key: bytes) -> None:
-        self._address, self._key = address, server_key
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="rlray-logs", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        import zmq
-
-        context = zmq.Context()
-        socket = context.socket(zmq.SUB)
-        socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
-        socket.curve_serverkey = self._key
-        socket.linger = 0
-        socket.subscribe(b"")
-        socket.connect(self._address)
+    def open(self) -> int:
+        """Open it for a reader. Raises FileNotFoundError if it is nowhere."""
         try:
-            while not self._stop.is_set():
-                if socket.poll(_POLL_MS):
-                    record = json.loads(socket.recv())
-                    if not record:
-                        break
-                    self._print(record)
-        finally:
-            socket.close()
-            context.term()
+            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._find()
+            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
 
-    def _print(self, record: dict[str, object]) -> None:
-        out: TextIO | None = sys.stderr if record["stream"] == "err" else sys.stdout
-        if out is None:  # a daemon has closed it
-            return
-        name = f"{record['name']} " if record["name"] else ""
-        lines = record["lines"]
-        assert isinstance(lines, list)
-        for line in lines:
-            out.write(f"({name}pid={record['pid']}) {line}\n")
-        out.flush()
+    def size(self) -> int:
+        """Its size in bytes, 0 if it is nowhere."""
+        with suppress(OSError):
+            return os.stat(self.path).st_size
+        with suppress(OSError):
+            self._find()
+            return os.stat(self.path).st_size
+        return 0
 
-    def close(self, timeout: float) -> None:
-        """Print what is still on its way, at most ``timeout`` seconds long."""
-        self._thread.join(timeout)
-        self._stop.set()
-        self._thread.join(1)
+    def _find(self) -> None:
+        start = os.path.basename(self._stem())
+        with os.scandir(self.directory) as entries:
+            for entry in entries:
+                if entry.name.startswith((f"{start}.", f"{start}-")) and entry.name.endswith(f".{self.stream}"):
+                    self._path = entry.path
+                    return
 
-
-def log_path(directory: str, process: int, stream: str) -> Path:
-    """The file that a worker's stream goes to."""
-    return Path(directory) / f"worker-{process}.{stream}"
+    def rename(self, label: str) -> None:
+        """Add ``label`` to its name, unless a file of that name is there, from an earlier run."""
+        path = f"{self._stem()}-{label}.{self.stream}"
+        with suppress(OSError):
+            os.link(self.path, path)  # which, unlike rename, replaces nothing
+            os.unlink(self.path)
+            self._path = path
 
 
-def redirect(directory: str, process: int) -> None:
-    """In a new worker: let file descriptors 1 and 2, and Python's streams on them, go to its log files."""
-    for number, stream in ((1, "out"), (2, "err")):
-        fd = os.open(log_path(directory, process, stream), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.dup2(fd, number)
-        os.close(fd)
-    sys.stdout = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8", errors="replace")
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
+class WorkerOutput:
+    """In a worker: where what it prints goes, and word of what prints."""
+
+    def __init__(self, names_directory: str, log_directory: str, process: int) -> None:
+        """Let file descriptors 1 and 2, and Python's streams on them, go to the worker's files."""
+        pid = os.getpid()
+        self._files = [LogFile(log_directory, process, pid, stream) for stream in STREAMS]
+        self._fds = [file.create() for file in self._files]
+        names = f"{names_directory}/{process}-{pid}"
+        self._names = os.open(names, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._sizes: list[int] | None = None  # when the last name was announced
+        self._last, self._length = 0, 0  # where that stands in the file of names
+        self._announce("")
+        for number, fd in zip((1, 2), self._fds, strict=True):
+            os.dup2(fd, number)
+        sys.stdout = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8", errors="replace")
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
+        sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]
+
+    def task(self, name: str) -> None:
+        """What is printed from here on comes from the task ``name``."""
+        flush()
+        self._announce(name if name.isprintable() else _one_line(name))
+
+    def actor(self, class_name: str, name: str | None) -> None:
+        """This worker is an actor from here on: its files are called after it."""
+        flush()
+        self._announce("\t".join(_one_line(part) for part in (class_name, name) if part))
+        label = "-".join(_for_a_path(part) for part in (class_name, name) if part)
+        for file in self._files:
+            file.rename(label)
+
+    def _announce(self, name: str) -> None:
+        with suppress(OSError):  # the disk is full: names are not worth a task
+            sizes = [os.lseek(fd, 0, os.SEEK_END) for fd in self._fds]
+            if sizes != self._sizes:  # something was printed under the last name; otherwise this one takes its place
+                self._sizes, self._last, self._length = sizes, self._last + self._length, 0
+            line = f"{sizes[0]} {sizes[1]} {name}".encode(errors="replace").ljust(self._length - 1) + b"\n"
+            self._length = os.pwrite(self._names, line, self._last)
+
+
+def _one_line(name: str) -> str:
+    return " ".join(name.split())
+
+
+def _for_a_path(name: str) -> str:
+    return re.sub(r"[^\w.-]", "_", name)[:60]
 
 
 def flush() -> None:
     """In a worker: what has been printed is in the files, also a line that has no end yet."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # user code may have closed or replaced it
+        with suppress(OSError, ValueError, AttributeError):  # user code may have closed or replaced it
             stream.flush()
 
 
-def announce(name: str) -> None:
-    """In a worker: what is printed from here on comes from ``name``."""
-    mark = f"{MARK}{name}\n".encode()
-    flush()
-    os.write(1, mark)
-    os.write(2, mark)
+class LogWatch:
+    """In the node: which workers have printed something, and what the dead ones printed last."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._seen: dict[int, tuple[int, list[LogFile], list[int]]] = {}  # pid, files, their sizes
+        self._next = 0.0
+
+    def add(self, process: int, pid: int) -> None:
+        """Follow a new worker."""
+        self._seen[process] = pid, [LogFile(self._directory, process, pid, stream) for stream in STREAMS], [0, 0]
+
+    def printed(self, now: float) -> list[tuple[int, int]]:
+        """(process, pid) of those that have printed since the last look; none if it was only just before ``now``."""
+        if now < self._next:
+            return []
+        self._next = now + max(0.05, len(self._seen) * len(STREAMS) / _POLLED_PER_SECOND)
+        found = []
+        for process, (pid, files, sizes) in self._seen.items():
+            fresh = [file.size() for file in files]
+            if fresh != sizes:
+                sizes[:] = fresh
+                found.append((process, pid))
+        return found
+
+    def remove(self, process: int) -> list[str]:
+        """Forget a dead worker; returns the last lines of what it wrote to stdout and to stderr."""
+        if process not in self._seen:
+            return []
+        _, files, _ = self._seen.pop(process)
+        return [line for file in files for line in _last_lines(file)]
+
+
+def _last_lines(file: LogFile) -> list[str]:
+    try:
+        fd = file.open()
+    except OSError:
+        return []
+    try:
+        size = os.fstat(fd).st_size
+        data = os.pread(fd, _LAST_BYTES, max(0, size - _LAST_BYTES))
+    finally:
+        os.close(fd)
+    lines = data.decode("utf-8", "replace").split("\n")
+    if not lines[-1]:
+        lines.pop()
+    if size > _LAST_BYTES:
+        lines[0] = "…" + lines[0]
+    return lines[-_LAST_LINES:]

@@ -1,4 +1,4 @@
-"""The node process: sockets around the scheduler, the store's allocator, the log hub. It never runs user code."""
+"""The node process: sockets around the scheduler and the store's allocator. It never runs user code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rlray.core.local import spill
 from rlray.core.local.complaint import Kept
 from rlray.core.local.endings import crash_report
 from rlray.core.local.inspection import Inspections
-from rlray.core.local.logs import LogHub
+from rlray.core.local.logs import LogWatch
 from rlray.core.local.loop import Loop
 from rlray.core.local.memory import Memory
 from rlray.core.local.records import Actor, Group
@@ -57,7 +57,7 @@ class Node:
             Arena(settings.store_fd, settings.store_capacity).give_back,
         )
         self._last_alloc = time.monotonic()
-        self._logs = LogHub(settings.log_directory, self._publish_logs if settings.log_to_driver else None)
+        self._logs = LogWatch(settings.log_directory)
         self._pids: dict[int, int] = {}
         self._standing = Standing(settings, self._scheduler, self._memory, self._pids)
         self._inspections = Inspections(
@@ -76,13 +76,14 @@ class Node:
         while not self._stop:
             self._loop.poll(_TICK)
             self._tick()
-        self._logs.close()
-        self._send(DRIVER, ("stopped",))
         self._loop.send(self._zygote, ("stop",))
 
     def _tick(self) -> None:
         self._deadlocks = None  # whoever asks later wants a new report
-        self._logs.poll()
+        if self._settings.log_to_driver:
+            printed = self._logs.printed(time.monotonic())
+            if printed:
+                self._send(DRIVER, ("printed", printed, False))
         self._do(self._scheduler.reclaim())
         if time.monotonic() - self._last_alloc > _TRIM_AFTER:
             self._memory.trim()
@@ -296,11 +297,6 @@ class Node:
 
     # -- processes ---------------------------------------------------------------------------------------------------
 
-    def _publish_logs(self) -> None:
-        """There is a first line to print."""
-        key = self._logs.open(f"ipc://{self._settings.directory}/logs.sock", self._settings.driver_pid)
-        self._send(DRIVER, ("lines", key))
-
     def _on_ready(self, zygote: int) -> None:
         """Workers can be forked in no time from here on."""
         self._send(DRIVER, ("welcome",))
@@ -319,6 +315,8 @@ class Node:
         for path in (self._settings.socket_path(worker), self._settings.stack_path(worker)):
             with suppress(FileNotFoundError):
                 os.unlink(path)
+        if self._settings.log_to_driver:
+            self._send(DRIVER, ("printed", [(worker, pid)], True))
         last = self._logs.remove(worker)
         reason = f"worker process {pid} {how}"
         if crash:

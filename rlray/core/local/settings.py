@@ -30,6 +30,7 @@ class RunSettings:
     sys_path: tuple[str, ...]
     preload: tuple[str, ...]
     log_to_driver: bool
+    fold_logs: bool  # what several workers print alike is printed once
     threads_set: bool  # the user has set OMP_NUM_THREADS: leave it alone
     environment: str  # that the driver's tasks and actors get
     timeline: bool  # every call is noted, however short
@@ -44,12 +45,18 @@ class RunSettings:
         """Where processes note what calls took."""
         return f"{self.directory}/spans"
 
+    @property
+    def names_directory(self) -> str:
+        """Where workers tell what they run, for those who read what they print."""
+        return f"{self.directory}/names"
+
     def make_directories(self) -> None:
         """Make the run's directory, which only this user may enter, and that of the logs: whoever comes first.
 
         The driver does so once the zygote knows of them: when the driver is killed, somebody removes them.
         """
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
+        os.makedirs(self.names_directory, exist_ok=True)
         os.makedirs(self.log_directory, exist_ok=True)
 
     def socket_path(self, process: int) -> str:

@@ -8,9 +8,9 @@ import signal
 import sys
 
 from rlray.core.engine import set_current
-from rlray.core.local import logs
 from rlray.core.local.client import Client
 from rlray.core.local.executor import Executor
+from rlray.core.local.logs import WorkerOutput
 from rlray.core.local.settings import RunSettings
 from rlray.core.local.stuck import Stuck
 from rlray.core.local.threads import THREAD_VARIABLES
@@ -18,7 +18,7 @@ from rlray.core.local.threads import THREAD_VARIABLES
 
 def main(settings: RunSettings, process: int, threads: int, gpus: tuple[str, ...]) -> None:
     """Serve as process number ``process`` of the run, computing with ``threads`` threads and seeing ``gpus``."""
-    logs.redirect(settings.log_directory, process)
+    output = WorkerOutput(settings.names_directory, settings.log_directory, process)
     Stuck(settings.stack_path(process)).answer(crashes=True)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
@@ -26,7 +26,7 @@ def main(settings: RunSettings, process: int, threads: int, gpus: tuple[str, ...
         _plan_threads(threads)
     _reseed()
     client = Client(settings, process)
-    executor = Executor(client, gpus)
+    executor = Executor(client, gpus, output)
     client.hooks = executor
     set_current(client)
     client.tell_node(("hello",))

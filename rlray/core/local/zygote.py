@@ -12,6 +12,7 @@ import gc
 import importlib
 import logging
 import os
+import select
 import shutil
 import signal
 import socket
@@ -35,6 +36,7 @@ _BASE = ("cloudpickle", "rlray.core.local.worker")  # what every worker needs
 _LATER = ("numpy", "asyncio")  # what many need; those that are forked first may have to import it themselves
 _QUIET = 0.3  # seconds after the start
 _LAST_WORDS = 2_000  # characters
+_LOOK = 0.5  # seconds between two looks whether the driver lives
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -231,7 +233,8 @@ class Zygote:
         for pid in {*self._pids, self._node_pid} - {0}:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._remove_directories()
+        if not self._settings.log_to_driver or self._driver.closed:
+            self._remove_directories()
         while True:
             for child in _children():
                 with suppress(ProcessLookupError):
@@ -240,7 +243,15 @@ class Zygote:
                 os.wait()
             except ChildProcessError:
                 break
-        self._remove_directories()  # in case that somebody had made one more file on the way out
+        self._await_driver()
+        self._remove_directories()
+
+    def _await_driver(self) -> None:
+        """Every worker has ended: let the driver read what they have printed last, before the files are gone."""
+        if self._settings.log_to_driver and not self._driver.closed:
+            self._loop.send(self._driver, ("ended",))
+            while self._driver_lives() and not select.select([self._driver.sock], [], [], _LOOK)[0]:
+                pass  # what comes is its answer, or its end
 
     def _remove_directories(self) -> None:
         for directory in (self._settings.directory, self._settings.spill_directory):
