@@ -218,6 +218,7 @@ class Executor:
                 answer = self.perform(job)
             finally:
                 self._current = None
+                self._interrupts.look_away()
         except KeyboardInterrupt:
             answer = self.cancelled(job)
         answers = self.answers

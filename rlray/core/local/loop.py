@@ -204,10 +204,12 @@ class Loop:
 
     def poll(self, timeout: float | None) -> None:
         """One round: wait for traffic at most ``timeout`` seconds and handle what has come."""
-        while self._attention:
+        if self._attention:
             self._attention = False
             with self.lock:
                 self._idle()
+            if self._attention:  # there is more already: it has its turn after the traffic, which it must not hold up
+                timeout = 0
         if self._timers:
             soon = max(0.0, self._timers[0][0] - time.monotonic())
             timeout = soon if timeout is None else min(soon, timeout)
