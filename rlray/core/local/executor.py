@@ -77,7 +77,7 @@ class Executor:
         self._leaving = False
         self._actor: _ActorState | None = None
         self.answers = Answers(client)
-        self.returns = Returns(client)
+        self.returns = Returns(client, self.answers)
         self._consumed: dict[bytes, int] = {}  # by generator task: values that its reader has taken
         self._flush_due = False  # a timer will flush the answers
         self._announced = ""
@@ -114,7 +114,7 @@ class Executor:
         match message:
             case ("tasks", runs, codes):
                 for code_id, (pickled, captured) in codes.items():
-                    self._codes.take(sender, code_id, pickled, self._client.references.receive(captured))
+                    self._codes.take(sender, code_id, pickled, self._client.references.receive(captured, sender))
                 jobs = receive(sender, runs, self._client.references)
                 if self._actor is not None and self._actor.concurrency is not None:
                     self._actor.concurrency.start(jobs)
@@ -439,9 +439,10 @@ class Executor:
 
     def send_yielded(self, job: Job, index: int, value: Any) -> None:
         """Value number ``index`` leaves at once."""
-        payload, inner = self.returns.yielded(job, value)
+        payload, inner, refs = self.returns.yielded(job, value)
         logs.flush()
         self._client.post(job.caller, ("yielded", job.id, index, payload, inner))
+        del refs  # not before it has left
 
     def is_ahead(self, job: Job, index: int) -> bool:
         """Whether a generator that has yielded value ``index`` is as far ahead of its reader as it may be."""

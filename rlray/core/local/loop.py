@@ -235,10 +235,17 @@ class Loop:
 
         Also what it had said on a connection that has not been accepted yet.
         """
+        return self._read_from(lambda connection: connection.peer == peer)
+
+    def read_others(self, peer: int) -> None:
+        """As `read_now`, from every process but one."""
+        self._read_from(lambda connection: connection.peer != peer)
+
+    def _read_from(self, wanted: Callable[[Connection], bool]) -> list[Connection]:
         if self._door is not None:
             self._door.answer_all()
         every = [key.data for key in self._selector.get_map().values() if isinstance(key.data, Connection)]
-        connections = [connection for connection in every if connection.peer == peer and not connection.closed]
+        connections = [connection for connection in every if wanted(connection) and not connection.closed]
         for connection in connections:
             while self._read(connection):
                 pass

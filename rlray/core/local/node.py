@@ -53,7 +53,7 @@ class Node:
             lambda: list(self._clients),
             self._send,
             self._describe,
-            lambda dead: spill.forget_all(settings.spill_directory, dead),
+            self._settled,
             Arena(settings.store_fd, settings.store_capacity).give_back,
         )
         self._last_alloc = time.monotonic()
@@ -96,6 +96,8 @@ class Node:
             return
         if sender >= DRIVER and sender not in self._clients:
             self._clients[sender] = connection
+            for dead in self._memory.joined(sender):
+                self._send(sender, ("gone", dead, ""))
             self._do(self._scheduler.started(sender))
             if self._recording:
                 self._send(sender, ("record", True))
@@ -336,6 +338,12 @@ class Node:
             self._send(client, ("gone", worker, reason))
         self._inspections.gone(worker)
         self._memory.died(worker)
+
+    def _settled(self, dead: int) -> None:
+        """Every process has acted on a death."""
+        spill.forget_all(self._settings.spill_directory, dead)
+        for client in list(self._clients):
+            self._send(client, ("settled", dead))
 
     def _lost(self, connection: Connection) -> None:
         if connection.peer in (DRIVER, ZYGOTE):
