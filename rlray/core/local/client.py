@@ -624,6 +624,10 @@ class Client(Engine):
         elif connection.fault:  # what it has said is lost: whoever waits for it must hear of an end
             self.tell_node(("kill_worker", connection.peer if connection.peer >= FIRST_WORKER else self.process))
 
+    def needed(self) -> bool:
+        """Whether others hold, or wait for, what this process owns; or a task that it has started has not ended."""
+        return self.references.needed() or any(True for _ in self._all_tasks())
+
     # -- reference counts --------------------------------------------------------------------------------------------
 
     def _idle(self) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -75,6 +75,7 @@ class Executor:
         self._calls: dict[Any, int] = {}  # of functions with max_calls
         self._departure: bytes | None = None  # the actor ends for this reason, once its calls under way have ended
         self._leaving = False
+        self._orphan = False  # its caller is dead, and the node does not know yet that it runs nothing any more
         self._actor: _ActorState | None = None
         self.answers = Answers(client)
         self.returns = Returns(client, self.answers)
@@ -127,7 +128,11 @@ class Executor:
             case ("set_up", environment):
                 self._set_up(environment)
             case ("become", actor_id, spec, request, restarts):
-                self._queue.append(lambda: self._become(actor_id, spec, request, restarts))
+                if self._client.needed():
+                    self._client.tell_node(("declined",))
+                    self._end_when_unneeded()
+                else:
+                    self._queue.append(lambda: self._become(actor_id, spec, request, restarts))
             case ("take_back", ids):
                 self._give_back(sender, set(ids), "asked")
             case ("cancel", task_id, recursive):
@@ -142,6 +147,8 @@ class Executor:
             case ("gone", process):
                 self._forget_reader(process)
                 self._forget(self._codes.process_gone(process))
+            case ("orphaned", client):
+                self._orphaned(client)
             case ("node_lost",):
                 os._exit(1)
 
@@ -268,11 +275,27 @@ class Executor:
                 self._give_back(job.caller, None, "leaving")
 
     def _end_when_unneeded(self) -> None:
-        """The caller needs this process no more: end it once nobody else needs a value that it owns."""
-        if self._client.references.needed():
+        """Nobody uses this process any more: end it once nobody needs a value or task that it owns."""
+        if self._client.needed():
+            if self._orphan and self._current is None:
+                self._orphan = False
+                self._client.tell_node(("rested",))
             self._client.loop.call_later(_UNNEEDED_AFTER, self._end_when_unneeded)
         else:
+            self._client.submitter.return_unused(contended=False)  # else those workers would be orphans
             self._client.tell_node(("kill_worker", self._client.process))
+
+    def _orphaned(self, caller: int) -> None:
+        """The process whose tasks this one runs is dead, and with it the use of them; but not of what others need."""
+        self._orphan = True
+        for job in [job for job in self._queue if isinstance(job, Job) and job.caller == caller]:
+            with suppress(ValueError):  # the main thread has just begun it
+                self._queue.remove(job)
+        if self._current is not None:
+            self._client.cancel_children(self._current.id)
+            if self._client.needed():
+                self._interrupts.ask(self._current.id)
+        self._end_when_unneeded()
 
     def perform(self, job: Job) -> Answer:
         """Run a job to its end; returns the answer."""

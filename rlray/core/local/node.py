@@ -123,6 +123,9 @@ class Node:
     def _on_retire(self, client: int, worker: int) -> None:
         self._do(self._scheduler.retired(client, worker))
 
+    def _on_rested(self, worker: int) -> None:
+        self._do(self._scheduler.rested(worker))
+
     def _on_kill_worker(self, client: int, worker: int) -> None:
         self._do([do.KillWorker(worker)])
 
@@ -146,6 +149,9 @@ class Node:
             return
         self._send(client, ("reply", ticket, None))
         self._do(todo)
+
+    def _on_declined(self, worker: int) -> None:
+        self._do(self._scheduler.declined(worker))
 
     def _on_actor_arguments(self, client: int, actor: bytes, error: bytes | None) -> None:
         self._do(self._scheduler.actor_arguments(actor, error))
@@ -372,6 +378,10 @@ class Node:
                     self._send(worker, ("set_up", environment))
                 case do.KillWorker(worker):
                     self._loop.send(self._zygote, ("kill", worker))
+                case do.Dismiss(worker):
+                    self._send(worker, ("end",))
+                case do.Orphan(worker, client):
+                    self._send(worker, ("orphaned", client))
                 case do.Grant(client, request, worker):
                     self._send(client, ("grant", request, worker))
                 case do.Refuse(client, request, error):
