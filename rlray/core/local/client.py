@@ -593,7 +593,11 @@ class Client(Engine):
             if home is not None:
                 self.loop.read_now(home)
         self.actors.changed(actor, state, worker, cause)
-        if state == "dead":
+        if state == "alive":
+            if worker is not None:
+                self.loop.read_now(worker)  # it has booked what it keeps of what its constructor was given
+            self._owned_actors.constructed(actor)
+        elif state == "dead":
             self._owned_actors.died(actor)
 
     def _on_reply(self, node: int, ticket: int, answer: Any) -> None:

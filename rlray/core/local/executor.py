@@ -598,17 +598,7 @@ class Executor:
         try:
             info = unpickled(f"the method table of {name}", lambda: pickle.loads(spec["info"]))
             actor = self._actor = _ActorState(actor_id, name, info, spec["name"], request, restarts)
-            with client.loop.lock:
-                refs = client.references.claim(spec["refs"])
-                dependencies = client.references.claim(spec["dependencies"])
-            client.wait_for(dependencies)
-            cls = unpickled(f"the class {name}", lambda: pickle.loads(spec["code"]))
-            values = client.values.unpack(spec["arguments"], refs, f"an argument of {name}.__init__")
-            args, kwargs = put_together(values, spec["slots"], [client.values.load(ref) for ref in dependencies])
-            from rlray.core.local.concurrency import concurrency_of  # asyncio, which few programs need
-
-            concurrency = concurrency_of(cls, spec["max_concurrency"], spec["concurrency_groups"] or {}, self)
-            actor.instance = self._construct(actor, cls, args, kwargs)
+            concurrency, actor.instance = self._made(actor, spec)
         except BaseException as error:  # also SystemExit: the caller is told
             failure = task_error(f"{name}.__init__", error, f"pid={os.getpid()}, actor {name}")
             client.tell_node(("actor_failed", actor_id, dumps_error(failure)))
@@ -617,6 +607,26 @@ class Executor:
         client.tell_node(("actor_ready", actor_id))
         if concurrency is not None:
             concurrency.run(client.loop)
+
+    def _made(self, actor: _ActorState, spec: Mapping[str, Any]) -> tuple[Concurrency | None, Any]:
+        """How the actor's calls run, and the actor. What its constructor was given lives no longer than this call."""
+        client, name = self._client, actor.class_name
+        with client.loop.lock:
+            refs = client.references.claim(spec["refs"])
+            dependencies = client.references.claim(spec["dependencies"])
+        client.wait_for(dependencies)
+        cls = unpickled(f"the class {name}", lambda: pickle.loads(spec["code"]))
+        arguments = spec["arguments"]
+        if arguments is None:
+            client.wait_for(refs[:1])
+            values = client.values.load(refs[0])
+        else:
+            values = client.values.unpack(arguments, refs, f"an argument of {name}.__init__")
+        args, kwargs = put_together(values, spec["slots"], [client.values.load(ref) for ref in dependencies])
+        from rlray.core.local.concurrency import concurrency_of  # asyncio, which few programs need
+
+        concurrency = concurrency_of(cls, spec["max_concurrency"], spec["concurrency_groups"] or {}, self)
+        return concurrency, self._construct(actor, cls, args, kwargs)
 
     def _construct(self, actor: _ActorState, cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """The instance. Whoever looks in sees the constructor as a call of the actor."""

@@ -140,6 +140,8 @@ class Loop:
                 self._waiters -= 1
                 if self._parked and not self._waiters:
                     self._progress.notify_all()
+            if self._served is not None and (self._attention or self._timers):
+                self.wake()  # the event loop has not been told of what came up while this thread polled
 
     def _wait(self, done: Callable[[], bool], deadline: float | None) -> bool:
         while True:

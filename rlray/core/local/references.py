@@ -122,6 +122,15 @@ class Entry:
         return f"a value {self.maker}" if " at " in self.maker else f"a value made by {self.maker}"
 
 
+    def held_by(self) -> dict[int, int]:
+        """Credits by the process that holds them, whoever has booked them."""
+        found: dict[int, int] = {}
+        for key, count in (self.holders or {}).items():
+            holder = key if isinstance(key, int) else key[0]
+            found[holder] = found.get(holder, 0) + count
+        return found
+
+
 class LocalRef(ObjectRef):
     """A reference of the embedded engine: it leads straight to what is known of the value."""
 
