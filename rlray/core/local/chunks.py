@@ -62,7 +62,7 @@ class LocalChunk(Chunk):
         task.sink = self
         self._done.entry.task = task
 
-    def answered(self, results: tuple[list[Any], Mapping[int, Odd], float], worker: int) -> None:
+    def answered(self, results: tuple[list[Any], Odd, float], worker: int) -> None:
         """The worker has made every call."""
         values, odd, self._seconds = results
         references = self._client.references

@@ -630,7 +630,7 @@ class Client(Engine):
 
     def needed(self) -> bool:
         """Whether others hold, or wait for, what this process owns; or a task that it has started has not ended."""
-        return self.references.needed() or any(True for _ in self._all_tasks())
+        return self.references.needed() or any(True for _ in self.all_tasks())
 
     # -- reference counts --------------------------------------------------------------------------------------------
 
