@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import queue
 import shutil
@@ -102,6 +103,28 @@ def shared_memory() -> set[str]:
     """What lies in /dev/shm."""
     folder = Path("/dev/shm")
     return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+
+
+def store_used() -> int:
+    """Bytes of the object store that are taken, by values or by pages that wait a moment for the next one."""
+    total, free = rlray.cluster_resources(), rlray.available_resources()
+    return int(total["object_store_memory"] - free["object_store_memory"])
+
+
+@rlray.remote
+class Meeting:
+    """Where tasks wait for each other, so that each of them has a process of its own."""
+
+    def __init__(self) -> None:
+        self._all_here = asyncio.Event()
+        self._here = 0
+
+    async def wait_for(self, count: int) -> None:
+        """Return once so many are here."""
+        self._here += 1
+        if self._here >= count:
+            self._all_here.set()
+        await self._all_here.wait()
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:

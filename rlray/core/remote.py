@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import update_wrapper
+from functools import cached_property, update_wrapper
 from typing import Any
 
 import cloudpickle
@@ -87,11 +87,15 @@ class RemoteFunction:
         if inspect.isgeneratorfunction(function):
             self._options.setdefault("num_returns", "streaming")
         self._name = function.__name__
-        self._signature = signature_of(function)
         self._pickled: Code | None = None
         self._spec: CallSpec | None = None
         self._wish = wish(self._options, 1, f"task {self._name!r}")  # wrong amounts are told here
         update_wrapper(self, function)
+
+    @cached_property
+    def _signature(self) -> Signature:
+        # Not before it is needed: a function that names itself is unpickled while it is still without its defaults.
+        return signature_of(self._function)
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Start the task. Raises TaskUnschedulableError at once if this machine can never run it."""
@@ -183,12 +187,16 @@ class ActorClass:
         self._class = cls
         self._options = checked(options, ACTOR_OPTIONS, f"the actor class {cls.__name__!r}")
         self._pickled: Code | None = None
-        self._signature = signature_of(cls)
         self._methods: MethodTable | None = None
         self.__name__ = cls.__name__
         self.__qualname__ = cls.__qualname__
         self.__module__ = cls.__module__
         self.__doc__ = cls.__doc__
+
+    @cached_property
+    def _signature(self) -> Signature:
+        # Not before it is needed: a class that names itself is unpickled while it is still empty.
+        return signature_of(self._class)
 
     def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
         """Start an actor. Raises ActorUnschedulableError at once if this machine can never hold it.

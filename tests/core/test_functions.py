@@ -99,6 +99,24 @@ class TestInOneProgram:
 
         assert rlray.get(countdown.remote(3)) == [3, 2, 1, 0]
 
+    def test_a_function_that_calls_itself_without_the_arguments_that_have_defaults(self) -> None:
+        @rlray.remote
+        def down(n: int, last: str = "end", *, mark: str = "!") -> str:
+            return rlray.get(down.remote(n - 1)) if n else last + mark
+
+        assert rlray.get(down.remote(2, "other")) == "end!"
+
+    def test_an_actor_that_creates_actors_of_its_own_class(self) -> None:
+        @rlray.remote
+        class Node:
+            def __init__(self, depth: int = 0) -> None:
+                self.children = [Node.remote(depth - 1)] if depth else []
+
+            def height(self) -> int:
+                return 1 + max([rlray.get(child.height.remote()) for child in self.children], default=0)
+
+        assert rlray.get(Node.remote(2).height.remote()) == 3
+
     def test_captured_references_and_handles(self) -> None:
         """What a function captures lives as long as it does, wherever the function goes."""
         array, counter = rlray.put(np.arange(100_000)), Counter.remote()

@@ -105,9 +105,9 @@ class Process:
         references = self.references
         match message:
             case ("carry", ids):
-                self.held.update({ref.binary(): ref for ref in references.receive(ids)})
-            case ("credit", object_id, holder, change):
-                references.credit(object_id, holder, change)
+                self.held.update({ref.binary(): ref for ref in references.receive(ids, sender)})
+            case ("credit", *booked):
+                references.credit(*booked)
             case ("fetch", object_id):
                 ref = references.adopt(object_id)
                 references.when_all_ready([ref], lambda: self.post(sender, ("value", object_id, ref.entry.payload)))
@@ -126,7 +126,12 @@ class Process:
             case ("gone", dead):
                 self.world.deliver_all((dead, self.me))
                 references.peer_gone(dead)
+                references.stand_in(dead)
                 self.values.peer_gone(dead)
+            case ("settled", dead):
+                for other in sorted(self.world.alive):
+                    self.world.deliver_all((other, self.me))
+                references.settled(dead)
         self.settle_down()
 
     def settle_down(self) -> None:
@@ -149,12 +154,17 @@ class World:
             lambda: sorted(self.alive),
             self._from_node,
             str,
-            lambda dead: forget_all(str(directory), dead),
+            self._settled,
             Arena(self.settings.store_fd, capacity).give_back,
         )
         self.processes = {me: Process(self, me) for me in sorted(self.alive)}
         self.number_of: dict[bytes, int] = {}
         self._busy: set[int] = set()
+
+    def _settled(self, dead: int) -> None:
+        forget_all(str(self.directory), dead)
+        for me in self.alive:
+            self._from_node(me, ("settled", dead))
 
     def _from_node(self, to: int, message: Message) -> None:
         self.links.setdefault((NODE, to), deque()).append(message)

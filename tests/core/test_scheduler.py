@@ -98,7 +98,7 @@ def test_gpus_are_given_whole_or_shared_but_never_both() -> None:
 def test_a_worker_that_has_seen_a_gpu_is_not_used_again() -> None:
     scheduler = make(cpus=1, gpus=1)
     worker = lease(scheduler, ask({"GPU": 1}))
-    assert only(plan.KillWorker, scheduler.returned(DRIVER, worker)) == [plan.KillWorker(worker)]
+    assert only(plan.Dismiss, scheduler.returned(DRIVER, worker)) == [plan.Dismiss(worker)]
     scheduler.validate()
 
 
@@ -159,6 +159,20 @@ def test_an_actor_waits_for_its_arguments_and_dies_of_a_failed_one() -> None:
     assert scheduler.actor_arguments(second.id, b"error")[0].state == "dead"
 
 
+def test_a_worker_that_is_needed_for_what_it_owns_becomes_no_actor() -> None:
+    scheduler = make(cpus=1)
+    one = ask({"CPU": 1})
+    worker = lease(scheduler, one)
+    scheduler.returned(DRIVER, worker)
+    assert scheduler.create_actor(actor("picky", one)) == [plan.Become(worker, b"picky")]
+    [start] = scheduler.declined(worker)
+    scheduler.validate()
+    assert scheduler.started(start.worker) == [plan.Become(start.worker, b"picky")]
+    scheduler.died(worker, b"x")
+    assert scheduler.actors[b"picky"].state == "pending"
+    scheduler.validate()
+
+
 def test_what_a_dead_client_held_is_freed() -> None:
     scheduler = make(cpus=2)
     one = ask({"CPU": 1})
@@ -166,8 +180,12 @@ def test_what_a_dead_client_held_is_freed() -> None:
     child = lease(scheduler, one, client=caller)
     scheduler.create_actor(actor("of_caller", creator=caller))
     instructions = [*scheduler.died(caller, b"x"), *scheduler.client_gone(caller, b"x")]
-    assert plan.KillWorker(child) in instructions
+    assert plan.Orphan(child, caller) in instructions
     assert scheduler.actors[b"of_caller"].state == "dead"
+    assert scheduler.available()["CPU"] == UNIT, "it still runs"
+    scheduler.rested(child)
+    scheduler.validate()
+    assert scheduler.available()["CPU"] == 2 * UNIT
     scheduler.died(child, b"x")
     scheduler.validate()
     assert scheduler.available()["CPU"] == 2 * UNIT
@@ -234,8 +252,8 @@ def test_an_environment_that_cannot_be_set_up_fails_what_waits_for_it() -> None:
 def test_the_worker_that_was_idle_the_longest_makes_room() -> None:
     scheduler = make(cpus=8)
     held = [lease(scheduler, ask({"CPU": 1}, f"environment {i}")) for i in range(6)]
-    killed = [only(plan.KillWorker, scheduler.returned(DRIVER, worker)) for worker in held]
-    assert killed == [[], [], [], [], [plan.KillWorker(held[0])], [plan.KillWorker(held[1])]]
+    dismissed = [only(plan.Dismiss, scheduler.returned(DRIVER, worker)) for worker in held]
+    assert dismissed == [[], [], [], [], [plan.Dismiss(held[0])], [plan.Dismiss(held[1])]]
     scheduler.validate()
 
 

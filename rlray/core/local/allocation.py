@@ -62,6 +62,7 @@ class Allocator:
         self._warm_bytes = 0
         self._lent: dict[int, Counter[int]] = {}  # owner -> extents with values of its
         self._dropped: deque[int] = deque()
+        self._noted = False  # there are some, and the loop knows
         self._room = False  # the node has said that something was freed
         self._aging = False
 
@@ -160,11 +161,13 @@ class Allocator:
     def dropped(self, extent: int) -> None:
         """From the finalizer of an array, in any thread at any moment: only take note."""
         self._dropped.append(extent)
-        if len(self._dropped) == 1:
+        if not self._noted:
+            self._noted = True
             self._loop.attend()
 
     def sweep(self) -> None:
         """Act on the arrays that were dropped since the last time."""
+        self._noted = False
         while self._dropped:
             self.release([self._dropped.popleft()])
 

@@ -62,12 +62,12 @@ class LocalChunk(Chunk):
         task.sink = self
         self._done.entry.task = task
 
-    def answered(self, results: tuple[list[Any], Odd, float]) -> None:
+    def answered(self, results: tuple[list[Any], Odd, float], worker: int) -> None:
         """The worker has made every call."""
         values, odd, self._seconds = results
         references = self._client.references
         for index, (payload, inner, retry) in odd.items():
-            refs = references.receive(inner)
+            refs = references.receive(inner, worker)
             entry = self._entry(index)
             entry.maker = self._spec.name
             if retry and self._spec.max_retries != 0:

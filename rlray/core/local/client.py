@@ -79,7 +79,7 @@ class Client(Engine):
         self.welcome = False  # the node is ready
         self._unready: dict[bytes, Task] = {}  # tasks that wait for their arguments
         self._holding = False  # calls wait for company
-        self._peers = Peers(self.loop, settings, process, self.references.peer_gone)
+        self._peers = Peers(self.loop, settings, process, self._unreachable)
         self._replies: dict[int, Any] = {}
         self._tickets = 0
         self._owned_actors = OwnedActors(self)
@@ -489,6 +489,17 @@ class Client(Engine):
         """Send to a process of the run; a dead one's messages are dropped, its end is told by the node."""
         self._peers.post(process, message)
 
+    def _unreachable(self, process: int) -> None:
+        """A process is dead of which the node will not tell, if it died before this one came."""
+
+        def gone() -> None:
+            self.loop.read_now(process)  # what it had written is not lost
+            self.references.peer_gone(process)
+            self.loop.changed()
+
+        if not self.references.is_gone(process):
+            self.loop.call_later(0, gone)  # after what is being handled now
+
     def tell_node(self, message: Message) -> None:
         """Send to the node."""
         self.loop.send(self._node, message)
@@ -536,13 +547,13 @@ class Client(Engine):
             answer()
 
     def _on_value(self, sender: int, object_id: bytes, payload: Payload, inner: list[bytes]) -> None:
-        refs = self.references.receive(inner)
+        refs = self.references.receive(inner, sender)
         entry = self.references.entries.get(object_id)
         if entry is not None:
             self.references.resolve(entry, payload, refs)
 
-    def _on_credit(self, sender: int, object_id: bytes, holder: int, change: int) -> None:
-        self.references.credit(object_id, holder, change)
+    def _on_credit(self, sender: int, object_id: bytes, holder: int, change: int, booker: int | None = None) -> None:
+        self.references.credit(object_id, holder, change, booker)
 
     def _on_cancel_for(self, sender: int, object_id: bytes, force: bool, recursive: bool) -> None:
         entry = self.references.entries.get(object_id)
@@ -582,7 +593,11 @@ class Client(Engine):
             if home is not None:
                 self.loop.read_now(home)
         self.actors.changed(actor, state, worker, cause)
-        if state == "dead":
+        if state == "alive":
+            if worker is not None:
+                self.loop.read_now(worker)  # it has booked what it keeps of what its constructor was given
+            self._owned_actors.constructed(actor)
+        elif state == "dead":
             self._owned_actors.died(actor)
 
     def _on_reply(self, node: int, ticket: int, answer: Any) -> None:
@@ -595,16 +610,27 @@ class Client(Engine):
         self.submitter.worker_gone(process, reason)
         self.sent.pop(process, None)
         self.references.peer_gone(process)
+        self.references.stand_in(process)
         self.values.peer_gone(process)
         if self.hooks is not None:
             self.hooks.on_message(NODE, ("gone", process))
         self.loop.changed()
+
+    def _on_settled(self, node: int, process: int) -> None:
+        """Every process has acted on the death of one."""
+        if self.references.has_booked(process):
+            self.loop.read_others(NODE)  # what they had to say about it was written before the node heard of it
+        self.references.settled(process)
 
     def _lost(self, connection: Connection) -> None:
         if connection.peer == NODE and self.hooks is not None:
             self.hooks.on_message(NODE, ("node_lost",))
         elif connection.fault:  # what it has said is lost: whoever waits for it must hear of an end
             self.tell_node(("kill_worker", connection.peer if connection.peer >= FIRST_WORKER else self.process))
+
+    def needed(self) -> bool:
+        """Whether others hold, or wait for, what this process owns; or a task that it has started has not ended."""
+        return self.references.needed() or any(True for _ in self.all_tasks())
 
     # -- reference counts --------------------------------------------------------------------------------------------
 
@@ -615,7 +641,7 @@ class Client(Engine):
             self.actors.flush()
         if self.submitter.codes.dropped():
             self.submitter.forget_codes()
-        if self.references.dropped:
+        if self.references.noted:
             self.references.sweep()
         self.values.extents.sweep()
 

@@ -103,36 +103,41 @@ class Threads(Concurrency):
             self._cancelled.add(task_id)
 
     def _serve(self, queue: SimpleQueue[Job]) -> None:
+        while self._serve_one(queue):
+            pass  # between two calls nothing of the last one is kept alive
+
+    def _serve_one(self, queue: SimpleQueue[Job]) -> bool:
+        """Wait for a call and run it; False if none begins any more."""
         from rlray.core.local.executor import running
 
         executor = self._executor
-        while True:
-            job = queue.get()
-            with self._lock:
-                if self._closed:
-                    return
-                self._under_way += 1
-            self._waiting.discard(job.id)
-            if job.id in self._cancelled:
-                self._cancelled.discard(job.id)
-                answer = executor.cancelled(job)
-            else:
-                running.set(job)
-                job.thread = threading.get_ident()
-                executor.beside[job.id] = job
-                answer = executor.perform(job)
-                del executor.beside[job.id]
-                running.set(None)
-            executor.answers.add(job.caller, answer)
-            if queue.empty():
-                executor.flush()
-            else:
-                executor.flush_soon()  # the next call may take long
-            with self._lock:
-                self._under_way -= 1
-                last = self._closed and not self._under_way
-            if last:
-                executor.depart()
+        job = queue.get()
+        with self._lock:
+            if self._closed:
+                return False
+            self._under_way += 1
+        self._waiting.discard(job.id)
+        if job.id in self._cancelled:
+            self._cancelled.discard(job.id)
+            answer = executor.cancelled(job)
+        else:
+            running.set(job)
+            job.thread = threading.get_ident()
+            executor.beside[job.id] = job
+            answer = executor.perform(job)
+            del executor.beside[job.id]
+            running.set(None)
+        executor.answers.add(job.caller, answer)
+        if queue.empty():
+            executor.flush()
+        else:
+            executor.flush_soon()  # the next call may take long
+        with self._lock:
+            self._under_way -= 1
+            last = self._closed and not self._under_way
+        if last:
+            executor.depart()
+        return True
 
     def close(self) -> None:
         with self._lock:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -76,9 +76,10 @@ class Executor:
         self._calls: dict[Any, int] = {}  # of functions with max_calls
         self._departure: bytes | None = None  # the actor ends for this reason, once its calls under way have ended
         self._leaving = False
+        self._orphan = False  # its caller is dead, and the node does not know yet that it runs nothing any more
         self._actor: _ActorState | None = None
         self.answers = Answers(client)
-        self.returns = Returns(client)
+        self.returns = Returns(client, self.answers)
         self._consumed: dict[bytes, int] = {}  # by generator task: values that its reader has taken
         self._flush_due = False  # a timer will flush the answers
         self._announced = ""
@@ -115,7 +116,7 @@ class Executor:
         match message:
             case ("tasks", runs, codes):
                 for code_id, (pickled, captured) in codes.items():
-                    self._codes.take(sender, code_id, pickled, self._client.references.receive(captured))
+                    self._codes.take(sender, code_id, pickled, self._client.references.receive(captured, sender))
                 jobs = receive(sender, runs, self._client.references)
                 if self._actor is not None and self._actor.concurrency is not None:
                     self._actor.concurrency.start(jobs)
@@ -128,7 +129,11 @@ class Executor:
             case ("set_up", environment):
                 self._set_up(environment)
             case ("become", actor_id, spec, request, restarts):
-                self._queue.append(lambda: self._become(actor_id, spec, request, restarts))
+                if self._client.needed():
+                    self._client.tell_node(("declined",))
+                    self._end_when_unneeded()
+                else:
+                    self._queue.append(lambda: self._become(actor_id, spec, request, restarts))
             case ("take_back", ids):
                 self._give_back(sender, set(ids), "asked")
             case ("cancel", task_id, recursive):
@@ -143,6 +148,8 @@ class Executor:
             case ("gone", process):
                 self._forget_reader(process)
                 self._forget(self._codes.process_gone(process))
+            case ("orphaned", client):
+                self._orphaned(client)
             case ("node_lost",):
                 os._exit(1)
 
@@ -219,6 +226,7 @@ class Executor:
                 answer = self.perform(job)
             finally:
                 self._current = None
+                self._interrupts.look_away()
         except KeyboardInterrupt:
             answer = self.cancelled(job)
         answers = self.answers
@@ -268,11 +276,27 @@ class Executor:
                 self._give_back(job.caller, None, "leaving")
 
     def _end_when_unneeded(self) -> None:
-        """The caller needs this process no more: end it once nobody else needs a value that it owns."""
-        if self._client.references.needed():
+        """Nobody uses this process any more: end it once nobody needs a value or task that it owns."""
+        if self._client.needed():
+            if self._orphan and self._current is None:
+                self._orphan = False
+                self._client.tell_node(("rested",))
             self._client.loop.call_later(_UNNEEDED_AFTER, self._end_when_unneeded)
         else:
+            self._client.submitter.return_unused(contended=False)  # else those workers would be orphans
             self._client.tell_node(("kill_worker", self._client.process))
+
+    def _orphaned(self, caller: int) -> None:
+        """The process whose tasks this one runs is dead, and with it the use of them; but not of what others need."""
+        self._orphan = True
+        for job in [job for job in self._queue if isinstance(job, Job) and job.caller == caller]:
+            with suppress(ValueError):  # the main thread has just begun it
+                self._queue.remove(job)
+        if self._current is not None:
+            self._client.cancel_children(self._current.id)
+            if self._client.needed():
+                self._interrupts.ask(self._current.id)
+        self._end_when_unneeded()
 
     def perform(self, job: Job) -> Answer:
         """Run a job to its end; returns the answer."""
@@ -439,9 +463,10 @@ class Executor:
 
     def send_yielded(self, job: Job, index: int, value: Any) -> None:
         """Value number ``index`` leaves at once."""
-        payload, inner = self.returns.yielded(job, value)
+        payload, inner, refs = self.returns.yielded(job, value)
         logs.flush()
         self._client.post(job.caller, ("yielded", job.id, index, payload, inner))
+        del refs  # not before it has left
 
     def is_ahead(self, job: Job, index: int) -> bool:
         """Whether a generator that has yielded value ``index`` is as far ahead of its reader as it may be."""
@@ -574,17 +599,7 @@ class Executor:
         try:
             info = unpickled(f"the method table of {name}", lambda: pickle.loads(spec["info"]))
             actor = self._actor = _ActorState(actor_id, name, info, spec["name"], request, restarts)
-            with client.loop.lock:
-                refs = client.references.claim(spec["refs"])
-                dependencies = client.references.claim(spec["dependencies"])
-            client.wait_for(dependencies)
-            cls = unpickled(f"the class {name}", lambda: pickle.loads(spec["code"]))
-            values = client.values.unpack(spec["arguments"], refs, f"an argument of {name}.__init__")
-            args, kwargs = put_together(values, spec["slots"], [client.values.load(ref) for ref in dependencies])
-            from rlray.core.local.concurrency import concurrency_of  # asyncio, which few programs need
-
-            concurrency = concurrency_of(cls, spec["max_concurrency"], spec["concurrency_groups"] or {}, self)
-            actor.instance = self._construct(actor, cls, args, kwargs)
+            concurrency, actor.instance = self._made(actor, spec)
         except BaseException as error:  # also SystemExit: the caller is told
             failure = task_error(f"{name}.__init__", error, f"pid={os.getpid()}, actor {name}")
             client.tell_node(("actor_failed", actor_id, dumps_error(failure)))
@@ -593,6 +608,26 @@ class Executor:
         client.tell_node(("actor_ready", actor_id))
         if concurrency is not None:
             concurrency.run(client.loop)
+
+    def _made(self, actor: _ActorState, spec: Mapping[str, Any]) -> tuple[Concurrency | None, Any]:
+        """How the actor's calls run, and the actor. What its constructor was given lives no longer than this call."""
+        client, name = self._client, actor.class_name
+        with client.loop.lock:
+            refs = client.references.claim(spec["refs"])
+            dependencies = client.references.claim(spec["dependencies"])
+        client.wait_for(dependencies)
+        cls = unpickled(f"the class {name}", lambda: pickle.loads(spec["code"]))
+        arguments = spec["arguments"]
+        if arguments is None:
+            client.wait_for(refs[:1])
+            values = client.values.load(refs[0])
+        else:
+            values = client.values.unpack(arguments, refs, f"an argument of {name}.__init__")
+        args, kwargs = put_together(values, spec["slots"], [client.values.load(ref) for ref in dependencies])
+        from rlray.core.local.concurrency import concurrency_of  # asyncio, which few programs need
+
+        concurrency = concurrency_of(cls, spec["max_concurrency"], spec["concurrency_groups"] or {}, self)
+        return concurrency, self._construct(actor, cls, args, kwargs)
 
     def _construct(self, actor: _ActorState, cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """The instance. Whoever looks in sees the constructor as a call of the actor."""

@@ -51,7 +51,7 @@ class Stream:
         self._received += 1
         self._resolve(payload, inner)
 
-    def answered(self, nothing: Any) -> None:
+    def answered(self, nothing: Any, worker: int) -> None:
         """The generator has ended."""
         self._end(None)
 

@@ -88,7 +88,7 @@ def _owned(client: Client, entry: Entry) -> dict[str, Any]:
         "maker": _maker(entry),
         "task": task_of(entry.id),
         "local": entry.local,
-        "holders": dict(entry.holders or {}),
+        "holders": entry.held_by(),
         "in_calls": not entry.movable,
         "read": client.values.is_read(entry.id),
     }

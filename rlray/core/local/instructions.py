@@ -37,6 +37,21 @@ class KillWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class Dismiss:
+    """Tell a worker that nobody will use again to end, as soon as nobody needs a value or task that it owns."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """Tell a worker that ``client``, whose tasks it runs, is dead: it ends, but not before `Dismiss` would have it."""
+
+    worker: int
+    client: int
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """Tell ``client`` that it may send tasks of its class ``request`` straight to ``worker``."""
 
@@ -89,4 +104,16 @@ class GroupChanged:
     state: GroupState
 
 
-Instruction = StartWorker | SetUp | KillWorker | Grant | Refuse | Reclaim | Become | ActorChanged | GroupChanged
+Instruction = (
+    StartWorker
+    | SetUp
+    | KillWorker
+    | Dismiss
+    | Orphan
+    | Grant
+    | Refuse
+    | Reclaim
+    | Become
+    | ActorChanged
+    | GroupChanged
+)

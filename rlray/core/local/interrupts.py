@@ -1,12 +1,18 @@
-"""Interrupting the task on a worker's main thread: a KeyboardInterrupt in user code, never inside the runtime."""
+"""Interrupting the task on a worker's main thread: a KeyboardInterrupt in user code, never inside the runtime.
+
+A signal may find the runtime at work, and a task that does nothing but call it may be found there every time. So the
+frame of the task's code that has called the runtime is watched: it is interrupted as soon as it goes on.
+"""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from types import CodeType, FrameType
+from typing import Any
 
 from rlray.core.local.loop import Loop
 
@@ -23,6 +29,8 @@ class Interrupts:
         self._loop, self._running = loop, running
         self._callers = frozenset(callers)
         self._main = threading.main_thread().ident
+        self._watched: FrameType | None = None
+        self._tracing: Any = None  # what traced the main thread before a frame was watched
         signal.signal(signal.SIGINT, self._on_signal)
 
     def ask(self, task_id: bytes) -> None:
@@ -39,19 +47,43 @@ class Interrupts:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if not self._unheard or self.asked != self._running():
             return  # the task ended meanwhile
-        if self._in_runtime(frame):
-            self._loop.wake()  # if it waits there, `due` ends that
-        else:
+        own = self._own_code(frame)
+        if own is not None and own is frame:
             self._unheard = False
             raise KeyboardInterrupt
+        self._watch(own)
+        self._loop.wake()  # if it waits in the runtime, `due` ends that
 
-    def _in_runtime(self, frame: FrameType | None) -> bool:
-        """Whether the runtime is at work above the task's code."""
+    def _own_code(self, frame: FrameType | None) -> FrameType | None:
+        """The innermost frame of the task's code that the runtime is not at work below, above or in; None: there is none.
+        """
+        own: FrameType | None = None
         while frame is not None and frame.f_code not in self._callers:
             if frame.f_globals.get("__name__", "").startswith("rlray.core."):
-                return True
+                own = None
+            elif own is None:
+                own = frame
             frame = frame.f_back
-        return frame is None
+        return own if frame is not None else None
+
+    def _watch(self, frame: FrameType | None) -> None:
+        """Interrupt the task as soon as this frame goes on."""
+        if frame is None or self._watched is not None:
+            return
+        self._watched, self._tracing = frame, sys.gettrace()
+        frame.f_trace_opcodes, frame.f_trace = True, self._goes_on
+        sys.settrace(_look_away)
+
+    def _goes_on(self, frame: FrameType, event: str, what: Any) -> None:
+        self.look_away()
+        self.check()
+
+    def look_away(self) -> None:
+        """Watch nothing any more. Called on the main thread."""
+        frame, self._watched = self._watched, None
+        if frame is not None:
+            frame.f_trace_opcodes, frame.f_trace = False, None
+            sys.settrace(self._tracing)
 
     def due(self) -> bool:
         """Whether the calling thread must stop waiting."""
@@ -67,3 +99,7 @@ class Interrupts:
         """The task has ended as cancelled."""
         if self.asked == task_id:
             self.asked, self._unheard = None, False
+
+
+def _look_away(frame: FrameType, event: str, what: Any) -> None:
+    """Traces nothing: there must be a function that does, for a frame to be watched."""

@@ -75,12 +75,14 @@ def receive(caller: int, runs: Sequence[tuple[WireSpec, Sequence[WireTask]]], re
             task_id, arguments, arg_ids, slots, dependencies = task
             job = Job(caller, spec, task_id, None)
             job.arguments, job.slots = arguments, slots
-            job.refs = references.receive(arg_ids)
+            job.refs = references.receive(arg_ids, caller)
+            if arguments[0] == "stored" and job.refs[0].entry.payload is None:  # `Values.payload` has put them
+                references.resolve(job.refs[0].entry, arguments)  # so that they stay here if the caller dies
             if dependencies:
                 job.dependencies = received = []
                 for object_id, payload, inner_ids in dependencies:
-                    [ref] = references.receive([object_id])
-                    inner = references.receive(inner_ids)
+                    [ref] = references.receive([object_id], caller)
+                    inner = references.receive(inner_ids, caller)
                     if ref.entry.payload is None:
                         references.resolve(ref.entry, payload, inner)
                     received.append(ref)
@@ -113,6 +115,7 @@ class Answers:
         self._waiting: dict[int, list[Answer]] = {}
         self._fresh: dict[Any, Measure] = {}
         self._measures: dict[Any, Measure] = {}  # by code or method
+        self._kept: dict[bytes, list[ObjectRef]] = {}  # by task: references in its answer
         self.since = 0.0  # when the oldest answer was added
 
     def measured(self, spec: JobSpec, seconds: float, calls: int = 1) -> None:
@@ -134,6 +137,14 @@ class Answers:
         """Seconds that a call takes lately, if that is known."""
         measure = self._measures.get(target)
         return None if measure is None else measure.mean
+
+    def keep(self, task_id: bytes, refs: Sequence[ObjectRef]) -> None:
+        """An answer of the task names these references, which live until it has left.
+
+        For the caller may own them, and would free them if it heard first that this process holds them no more.
+        """
+        if refs:
+            self._kept.setdefault(task_id, []).extend(refs)
 
     def add(self, caller: int, answer: Answer) -> None:
         """An answer is ready to leave. Call from any thread."""
@@ -163,3 +174,6 @@ class Answers:
                 for caller, answers in waiting.items():
                     self._client.post(caller, ("done", answers, measures))
                     measures = {target: (one.name, one.mean, 0, 0.0) for target, one in fresh.items()}  # counted once
+                    if self._kept:
+                        for answer in answers:
+                            self._kept.pop(answer[0], None)

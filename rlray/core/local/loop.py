@@ -140,6 +140,8 @@ class Loop:
                 self._waiters -= 1
                 if self._parked and not self._waiters:
                     self._progress.notify_all()
+            if self._served is not None and (self._attention or self._timers):
+                self.wake()  # the event loop has not been told of what came up while this thread polled
 
     def _wait(self, done: Callable[[], bool], deadline: float | None) -> bool:
         while True:
@@ -204,10 +206,12 @@ class Loop:
 
     def poll(self, timeout: float | None) -> None:
         """One round: wait for traffic at most ``timeout`` seconds and handle what has come."""
-        while self._attention:
+        if self._attention:
             self._attention = False
             with self.lock:
                 self._idle()
+            if self._attention:  # there is more already: it has its turn after the traffic, which it must not hold up
+                timeout = 0
         if self._timers:
             soon = max(0.0, self._timers[0][0] - time.monotonic())
             timeout = soon if timeout is None else min(soon, timeout)
@@ -233,10 +237,17 @@ class Loop:
 
         Also what it had said on a connection that has not been accepted yet.
         """
+        return self._read_from(lambda connection: connection.peer == peer)
+
+    def read_others(self, peer: int) -> None:
+        """As `read_now`, from every process but one."""
+        self._read_from(lambda connection: connection.peer != peer)
+
+    def _read_from(self, wanted: Callable[[Connection], bool]) -> list[Connection]:
         if self._door is not None:
             self._door.answer_all()
         every = [key.data for key in self._selector.get_map().values() if isinstance(key.data, Connection)]
-        connections = [connection for connection in every if connection.peer == peer and not connection.closed]
+        connections = [connection for connection in every if wanted(connection) and not connection.closed]
         for connection in connections:
             while self._read(connection):
                 pass

@@ -80,6 +80,12 @@ class Memory:
             self._settle(other, dead)
         self._shortage.gone(dead)
 
+    def joined(self, client: int) -> list[int]:
+        """A process has come; returns the dead that it must be told of, since not everybody has said what is in use."""
+        for waiting_for in self._unsettled.values():
+            waiting_for.add(client)
+        return list(self._unsettled)
+
     def settled(self, client: int, dead: int, in_use: Iterable[int], lent: Iterable[int]) -> None:
         """``client`` has noticed the death of ``dead``: it still reads extents ``in_use``, and in the extents ``lent``
         of its own lie values of the dead, which others may read.

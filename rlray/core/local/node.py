@@ -53,7 +53,7 @@ class Node:
             lambda: list(self._clients),
             self._send,
             self._describe,
-            lambda dead: spill.forget_all(settings.spill_directory, dead),
+            self._settled,
             Arena(settings.store_fd, settings.store_capacity).give_back,
         )
         self._last_alloc = time.monotonic()
@@ -97,6 +97,8 @@ class Node:
             return
         if sender >= DRIVER and sender not in self._clients:
             self._clients[sender] = connection
+            for dead in self._memory.joined(sender):
+                self._send(sender, ("gone", dead, ""))
             self._do(self._scheduler.started(sender))
             if self._recording:
                 self._send(sender, ("record", True))
@@ -122,6 +124,9 @@ class Node:
     def _on_retire(self, client: int, worker: int) -> None:
         self._do(self._scheduler.retired(client, worker))
 
+    def _on_rested(self, worker: int) -> None:
+        self._do(self._scheduler.rested(worker))
+
     def _on_kill_worker(self, client: int, worker: int) -> None:
         self._do([do.KillWorker(worker)])
 
@@ -145,6 +150,9 @@ class Node:
             return
         self._send(client, ("reply", ticket, None))
         self._do(todo)
+
+    def _on_declined(self, worker: int) -> None:
+        self._do(self._scheduler.declined(worker))
 
     def _on_actor_arguments(self, client: int, actor: bytes, error: bytes | None) -> None:
         self._do(self._scheduler.actor_arguments(actor, error))
@@ -335,6 +343,12 @@ class Node:
         self._inspections.gone(worker)
         self._memory.died(worker)
 
+    def _settled(self, dead: int) -> None:
+        """Every process has acted on a death."""
+        spill.forget_all(self._settings.spill_directory, dead)
+        for client in list(self._clients):
+            self._send(client, ("settled", dead))
+
     def _lost(self, connection: Connection) -> None:
         if connection.peer in (DRIVER, ZYGOTE):
             self._stop = True
@@ -362,6 +376,10 @@ class Node:
                     self._send(worker, ("set_up", environment))
                 case do.KillWorker(worker):
                     self._loop.send(self._zygote, ("kill", worker))
+                case do.Dismiss(worker):
+                    self._send(worker, ("end",))
+                case do.Orphan(worker, client):
+                    self._send(worker, ("orphaned", client))
                 case do.Grant(client, request, worker):
                     self._send(client, ("grant", request, worker))
                 case do.Refuse(client, request, error):

@@ -26,6 +26,7 @@ class _Owned:
     """An actor that this process has created, as long as it lives or has handles."""
 
     detached: bool
+    restarts: bool  # it may be constructed more than once
     needs: list[ObjectRef]  # what its constructor does
     dead: bool = False  # for good
 
@@ -63,8 +64,8 @@ class OwnedActors:
                 ActorInfo(life.binary(), code.name, methods, options["max_task_retries"])
             ),  # the node never looks inside
             "code": code.pickled,
-            "arguments": arguments,
-            "refs": [ref.binary() for ref in (*code.refs, *refs)],
+            "arguments": arguments if arguments[0] != "stored" else None,  # the worker asks: they may be lost by then
+            "refs": [ref.binary() for ref in (*refs, *code.refs)],
             "slots": parts.slots,
             "dependencies": [ref.binary() for ref in parts.dependencies],
             "namespace": namespace,
@@ -85,7 +86,7 @@ class OwnedActors:
             class_name=code.name,
         )
         with self._client.loop.lock:
-            self._actors[actor.id] = _Owned(detached, [*code.refs, *refs, *parts.dependencies])
+            self._actors[actor.id] = _Owned(detached, actor.restarts_left != 0, [*code.refs, *refs, *parts.dependencies])
             self._client.actors.created(life)
         if name is None:  # nobody can object: no need to wait for an answer
             self._client.tell_node(("actor_create", 0, actor, False))
@@ -109,6 +110,12 @@ class OwnedActors:
     def _arguments_ready(self, actor: bytes, parts: Arguments) -> None:
         error = first_error(parts.dependencies, self._client.references)
         self._client.tell_node(("actor_arguments", actor, None if error is None else error[1]))
+
+    def constructed(self, actor: bytes) -> None:
+        """The actor's constructor has returned."""
+        owned = self._actors.get(actor)
+        if owned is not None and not owned.restarts:
+            owned.needs = []
 
     def died(self, actor: bytes) -> None:
         """The actor is dead: it will not be constructed again."""

@@ -6,13 +6,18 @@ reference goes. The owner frees a value when it has no local reference and no pr
 
 Bookings and returns of one process reach the owner in order, those of different processes do not, so a count may be
 below zero for a moment: it is kept per process, and only an empty table means that nobody holds the value.
+
+A process may die after it has booked a credit for another, and before the message with the reference has left. So what
+a third process has booked is counted apart, by who booked it, on both sides. When that one is dead, each holder books
+what it did get in its own name (`stand_in`), and once all processes have done so, the owner strikes out the rest
+(`settled`).
 """
 
 from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rlray.core.exceptions import ObjectLostError, OwnerDiedError
@@ -29,6 +34,9 @@ Payload = tuple[Any, ...]
 parts)``, ``("spilled", path, parts)`` or ``("error", bytes)``. ``home`` is the process that is told when the value is
 gone, the first of ``parts`` is the pickle. ``("item", pickle, [buffers])`` stands for arguments: one, and no others.
 """
+
+Holder = int | tuple[int, int]
+"""Who holds a credit: a process, or (process, who booked it) if that was neither the owner nor itself."""
 
 _PUT_INDEX = b"\xff\xff"
 
@@ -71,9 +79,9 @@ class Entry:
 
     __slots__ = (
         "claimed",  # borrower's: its owner died, and the extent is now this process's to free
-        "credits",  # borrower's: given back with the last local reference
+        "credits",  # borrower's: given back with the last local reference; those that the owner has booked, or we
         "fetching",  # borrower's: the owner has been asked
-        "holders",  # owner's: credits by process; None: nobody's
+        "holders",  # owner's: credits by process, or by (process, who booked them); None: nobody's
         "id",
         "inner",  # references inside the value
         "lineage",  # owner's: how the value can be made again
@@ -85,6 +93,7 @@ class Entry:
         "ref",  # weak, to the reference of this process
         "released",  # called when nobody, or none of this borrower's references, holds the value any more
         "task",  # owner's: what is making the value, or can make it again
+        "vouched",  # borrower's: credits that others have booked, by who did; None: none
         "waiting",  # called once when the payload is there; None: nobody waits
     )
 
@@ -96,8 +105,9 @@ class Entry:
         self.payload: Payload | None = None
         self.inner: Sequence[ObjectRef] = ()
         self.waiting: list[Callable[[], None]] | None = None
-        self.holders: dict[int, int] | None = None
+        self.holders: dict[Holder, int] | None = None
         self.credits = 0
+        self.vouched: dict[int, int] | None = None
         self.fetching = False
         self.claimed = False
         self.movable = True
@@ -110,6 +120,15 @@ class Entry:
         if not self.maker:
             return f"the value of ObjectRef({self.id.hex()})"
         return f"a value {self.maker}" if " at " in self.maker else f"a value made by {self.maker}"
+
+
+    def held_by(self) -> dict[int, int]:
+        """Credits by the process that holds them, whoever has booked them."""
+        found: dict[int, int] = {}
+        for key, count in (self.holders or {}).items():
+            holder = key if isinstance(key, int) else key[0]
+            found[holder] = found.get(holder, 0) + count
+        return found
 
 
 class LocalRef(ObjectRef):
@@ -128,7 +147,8 @@ class LocalRef(ObjectRef):
         # In any thread at any moment: only take note. References.sweep does the rest.
         owner = self._owner
         owner.dropped.append(self.entry)
-        if len(owner.dropped) == 1:
+        if not owner.noted:
+            owner.noted = True
             owner.wake()
 
 
@@ -146,6 +166,7 @@ class References:
         self.me = me
         self.entries: dict[bytes, Entry] = {}
         self.dropped: deque[Entry] = deque()
+        self.noted = False  # there are some, and `wake` was called
         self.wake = wake
         self.failures = 0  # errors that have arrived so far
         self._post, self._free = post, free
@@ -153,6 +174,7 @@ class References:
         self._prefix = me.to_bytes(4, "big")
         self._count = 0
         self._gone = Numbers()
+        self._struck = Numbers()  # those of which nothing is in the books any more
 
     # -- making ------------------------------------------------------------------------------------------------------
 
@@ -201,6 +223,12 @@ class References:
         if owner_of(object_id) == self.me:
             return ("error", dumps_error(ObjectLostError(f"the value of {object_id.hex()} was freed already")))
         return ("error", dumps_error(OwnerDiedError(f"the process that owned {object_id.hex()} died")))
+
+    def shared(self, entry: Entry) -> Payload | None:
+        """The payload for others: what a dead process owned is lost for them, as nobody counts who reads it."""
+        if entry.owned or owner_of(entry.id) not in self._gone:
+            return entry.payload
+        return self._lost_payload(entry.id)
 
     def resolve(self, entry: Entry, payload: Payload, inner: Sequence[ObjectRef] = ()) -> None:
         """The value is there. If nobody wants it any more it is freed at once."""
@@ -274,39 +302,50 @@ class References:
                 if to != self.me:  # `receive` keeps no count of what is our own
                     self.credit(object_id, to, 1)
             elif owner != to:
-                self._post(owner, ("credit", object_id, to, 1))
+                self._post(owner, ("credit", object_id, to, 1, self.me))
         return ids
 
-    def receive(self, ids: Iterable[bytes]) -> list[LocalRef]:
-        """Take the references of a message that has arrived, one credit each."""
+    def receive(self, ids: Iterable[bytes], sender: int) -> list[LocalRef]:
+        """Take the references of a message that has arrived from ``sender``, one credit each."""
+        refs = []
+        for object_id in ids:
+            ref = self.adopt(object_id)
+            refs.append(ref)
+            entry = ref.entry
+            if entry.owned:
+                continue
+            if owner_of(object_id) == sender:
+                entry.credits += 1
+            else:
+                if entry.vouched is None:
+                    entry.vouched = {}
+                entry.vouched[sender] = entry.vouched.get(sender, 0) + 1
+        return refs
+
+    def claim(self, ids: Iterable[bytes]) -> list[LocalRef]:
+        """References to values that somebody surely keeps alive: this process books its own credits."""
         refs = []
         for object_id in ids:
             ref = self.adopt(object_id)
             refs.append(ref)
             if not ref.entry.owned:
                 ref.entry.credits += 1
+                self._post(owner_of(object_id), ("credit", object_id, self.me, 1))
         return refs
 
-    def claim(self, ids: Iterable[bytes]) -> list[LocalRef]:
-        """References to values that somebody surely keeps alive: this process books its own credits."""
-        refs = self.receive(ids)
-        for ref in refs:
-            if not ref.entry.owned:
-                self._post(owner_of(ref.binary()), ("credit", ref.binary(), self.me, 1))
-        return refs
-
-    def credit(self, object_id: bytes, holder: int, change: int) -> None:
-        """At the owner: ``holder`` got or gave back credits."""
+    def credit(self, object_id: bytes, holder: int, change: int, booker: int | None = None) -> None:
+        """At the owner: ``holder`` got or gave back credits, which ``booker``, a third process, has booked or had."""
         entry = self.entries.get(object_id)
-        if entry is None or holder in self._gone:
+        if entry is None or holder in self._struck or (booker is not None and booker in self._struck):
             return
         if entry.holders is None:
             entry.holders = {}
-        count = entry.holders.get(holder, 0) + change
+        key = holder if booker is None else (holder, booker)
+        count = entry.holders.get(key, 0) + change
         if count:
-            entry.holders[holder] = count
+            entry.holders[key] = count
         else:
-            entry.holders.pop(holder, None)
+            entry.holders.pop(key, None)
             self._maybe_free(entry)
 
     # -- letting go --------------------------------------------------------------------------------------------------
@@ -317,6 +356,7 @@ class References:
 
     def sweep(self) -> None:
         """Act on the references that were dropped since the last time."""
+        self.noted = False  # before the first is taken: what comes from here on calls `wake` again
         dropped = self.dropped
         while dropped:
             entry = dropped.popleft()
@@ -331,8 +371,18 @@ class References:
                 entry.released()
             if entry.claimed and entry.payload is not None:
                 self._free(entry.payload)
-            elif entry.credits:
-                self._post(owner_of(entry.id), ("credit", entry.id, self.me, -entry.credits))
+            else:
+                self._give_back(entry)
+
+    def _give_back(self, entry: Entry) -> None:
+        owner = owner_of(entry.id)
+        if owner in self._gone:
+            return
+        if entry.credits:
+            self._post(owner, ("credit", entry.id, self.me, -entry.credits))
+        if entry.vouched is not None:
+            for booker, count in entry.vouched.items():
+                self._post(owner, ("credit", entry.id, self.me, -count, booker))
 
     def _maybe_free(self, entry: Entry) -> None:
         if entry.local or entry.holders or not entry.owned:
@@ -343,6 +393,7 @@ class References:
         elif entry.payload[0] in ("stored", "spilled"):
             self._free(entry.payload)
         del self.entries[entry.id]
+        entry.payload, entry.inner = None, ()  # the lineage of other values may remember the entry
         if entry.released is not None:
             entry.released()
 
@@ -356,14 +407,38 @@ class References:
         return process in self._gone
 
     def peer_gone(self, process: int) -> None:
-        """A process died: its credits are void, its values that are not here are lost."""
+        """A process died: its values that are not here are lost. What it held is, until `settled`."""
         self._gone.add(process)
         for object_id, entry in list(self.entries.items()):
-            if entry.owned:
-                if entry.holders and entry.holders.pop(process, None) is not None:
-                    self._maybe_free(entry)
-            elif entry.payload is None and owner_of(object_id) == process:
+            if not entry.owned and entry.payload is None and owner_of(object_id) == process:
                 self.resolve(entry, self._lost_payload(object_id))
+
+    def stand_in(self, process: int) -> None:
+        """All that a dead process has sent here has arrived: hold what it had booked in this one's own name."""
+        for entry in self.entries.values():
+            if entry.vouched is not None and (count := entry.vouched.pop(process, 0)):
+                entry.credits += count
+                self._post(owner_of(entry.id), ("credit", entry.id, self.me, count))
+
+    def has_booked(self, process: int) -> bool:
+        """Whether anything is in the name of a process, as holder or booker."""
+        return any(True for _ in self._in_name_of(process))
+
+    def settled(self, process: int) -> None:
+        """Every process stands in for the dead one: what is still in its name is void."""
+        self._struck.add(process)
+        for entry, keys in list(self._in_name_of(process)):
+            assert entry.holders is not None
+            for key in keys:
+                del entry.holders[key]
+            self._maybe_free(entry)
+
+    def _in_name_of(self, process: int) -> Iterator[tuple[Entry, list[Holder]]]:
+        for entry in self.entries.values():
+            if entry.holders:
+                keys = [key for key in entry.holders if key == process or (type(key) is tuple and process in key)]
+                if keys:
+                    yield entry, keys
 
     def claim_extents(self, process: int) -> list[int]:
         """Make this process the home of extents that a dead one leaves behind; returns them, once per value.

@@ -31,20 +31,20 @@ class Results:
         for result in results:
             task = running.pop(result[0], None)
             if task is None:  # it has been answered for otherwise
-                self._discard(result)
+                self._discard(result, sender)
             elif len(result) == 2:
                 entry = task.entries[0]
                 entry.task = None
                 references.resolve(entry, ("value", result[1]))
             else:
-                self._take_in(task, *result[1:])
+                self._take_in(sender, task, *result[1:])
         if task is not None and task.actor is not None:
             self._client.actors.answered(sender, task)
         else:
             self._client.submitter.answered(sender, measures)
         self._client.reports.took(measures)
 
-    def _take_in(self, task: Task, values: Any, error: Payload | None, retry: bool) -> None:
+    def _take_in(self, sender: int, task: Task, values: Any, error: Payload | None, retry: bool) -> None:
         if retry and task.retries != 0:
             (self._client.submitter if task.actor is None else self._client.actors).again(task)
             return
@@ -52,27 +52,27 @@ class Results:
             self._client.finish(task, error)
             return
         if task.sink is not None:
-            task.sink.answered(values)
+            task.sink.answered(values, sender)
             return
         stored = False
         for entry, (payload, inner) in zip(task.entries, values, strict=True):
             entry.task, entry.maker = None, task.spec.name
             stored |= payload[0] == "stored"
-            self._client.references.resolve(entry, payload, self._client.references.receive(inner))
+            self._client.references.resolve(entry, payload, self._client.references.receive(inner, sender))
         if stored:
             remember(task)
 
-    def _discard(self, result: tuple[Any, ...]) -> None:
+    def _discard(self, result: tuple[Any, ...], sender: int) -> None:
         """An answer that nobody waits for: what it brings is not kept."""
         if len(result) > 2:
             values = result[1]
             for payload, inner, *_ in values[1].values() if isinstance(values, tuple) else values:
-                self._client.references.receive(inner)
+                self._client.references.receive(inner, sender)
                 self._client.free(payload)
 
     def yielded(self, sender: int, task_id: bytes, index: int, payload: Payload, inner: list[bytes]) -> None:
         """A generator has given a value."""
-        refs = self._client.references.receive(inner)
+        refs = self._client.references.receive(inner, sender)
         task = self._client.sent.get(sender, _NOTHING).get(task_id)
         if task is None or not isinstance(task.sink, Stream):
             self._client.free(payload)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from rlray.core.calls import results_of
-from rlray.core.local.jobs import Answer, Job, Odd
+from rlray.core.local.jobs import Answer, Answers, Job, Odd
 from rlray.core.local.references import Payload
 from rlray.core.refs import ObjectRef
 from rlray.core.serialization import IMMUTABLE
@@ -27,8 +27,8 @@ ItemFailed = Callable[[Job, BaseException], tuple[Payload, list[bytes], bool]]
 class Returns:
     """The results of one worker. What cannot be sent after all leaves nothing behind."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, client: Client, answers: Answers) -> None:
+        self._client, self._answers = client, answers
 
     def answer(self, job: Job, result: Any) -> Answer:
         """What a job has returned, ready to travel."""
@@ -42,6 +42,7 @@ class Returns:
         except BaseException:
             self._take_away(placed)
             raise
+        self._keep(job, placed)
         return (job.id, self._hand_over(job, placed), None, False)
 
     def chunk(self, job: Job, values: list[Any], odd: Odd, seconds: float, failed: ItemFailed) -> Answer:
@@ -59,14 +60,20 @@ class Returns:
             except BaseException:
                 self._take_away(placed.values())
                 raise
+        self._keep(job, placed.values())
         for index, (payload, inner) in zip(placed, self._hand_over(job, placed.values()), strict=True):
             odd[index] = payload, inner, False
         return (job.id, (values, odd, seconds), None, False)
 
-    def yielded(self, job: Job, value: Any) -> tuple[Payload, list[bytes]]:
-        """A value of a generator, as it travels."""
-        [one] = self._hand_over(job, [self._place(job, value)])
-        return one
+    def yielded(self, job: Job, value: Any) -> tuple[Payload, list[bytes], list[ObjectRef]]:
+        """A value of a generator, as it travels, and the references inside, which must live until it has left."""
+        placed = self._place(job, value)
+        [(payload, inner)] = self._hand_over(job, [placed])
+        return payload, inner, placed[1]
+
+    def _keep(self, job: Job, placed: Iterable[Placed]) -> None:
+        for _, refs in placed:
+            self._answers.keep(job.id, refs)
 
     def _place(self, job: Job, value: Any) -> Placed:
         return self._client.values.place(value, f"the result of {job.spec.name}")

@@ -20,10 +20,12 @@ from rlray.core.exceptions import (
 from rlray.core.local.instructions import (
     ActorChanged,
     Become,
+    Dismiss,
     Grant,
     GroupChanged,
     Instruction,
     KillWorker,
+    Orphan,
     Reclaim,
     Refuse,
     SetUp,
@@ -153,12 +155,20 @@ class Scheduler:
             del self._demand[key]
         out: list[Instruction] = []
         for worker in self.workers.leased_to(client):
-            out += self._kill(worker)
+            out += self._orphan(worker, client) if worker.state == "leased" else self._kill(worker)
         for actor in [self.actors[one] for one in self._actors_of.pop(client, ())]:
             actor.watchers.discard(client)
             if actor.creator == client and not actor.detached:
                 out += self._end(actor, cause)
         return [*out, *self._dispatch()]
+
+    def rested(self, worker: int) -> list[Instruction]:
+        """A worker that is about to end runs nothing any more, but is still needed."""
+        record = self.workers.get(worker)
+        if record is None or record.state != "dying":
+            return []
+        self._release(record)
+        return self._dispatch()
 
     def prestart(self, count: int) -> list[Instruction]:
         """Fork workers that the first tasks and actors will find ready."""
@@ -204,6 +214,19 @@ class Scheduler:
         """The actor's constructor raised, or the actor asked to leave: it is not restarted."""
         actor = self._living_actor(actor_id)
         return [] if actor is None else [*self._end(actor, cause), *self._dispatch()]
+
+    def declined(self, worker: int) -> list[Instruction]:
+        """A worker was told to become an actor, but owns what others need, which must not end with the actor."""
+        record = self.workers.get(worker)
+        if record is None or record.state != "actor":
+            return []
+        actor = self._actor_in(record)
+        record.actor, record.state = None, "dying"
+        self._release(record)
+        if actor is not None:
+            actor.worker = None
+            self._unplaced.add(actor.request, actor.id)
+        return self._dispatch()
 
     def kill_actor(self, actor_id: bytes, cause: bytes, no_restart: bool) -> list[Instruction]:
         """Somebody wants the actor's process ended."""
@@ -419,10 +442,10 @@ class Scheduler:
         has_seen_gpu = bool(worker.gpus)
         self._release(worker)
         if has_seen_gpu:
-            return self._kill(worker)
+            return self._dismiss(worker)
         self.workers.rest(worker)
         superfluous = self.workers.longest_idle(self._max_idle)
-        return [] if superfluous is None else self._kill(superfluous)
+        return [] if superfluous is None else self._dismiss(superfluous)
 
     def _reclaim(self) -> list[Instruction]:
         """Ask for unused leases back, from everybody who stands in the way of somebody else."""
@@ -449,6 +472,18 @@ class Scheduler:
         self.workers.withdraw(worker)
         worker.state = "dying"
         return [KillWorker(worker.id)]
+
+    def _dismiss(self, worker: Worker) -> list[Instruction]:
+        """Nobody uses a worker any more, but it may own what others need."""
+        self.workers.withdraw(worker)
+        worker.state = "dying"
+        return [Dismiss(worker.id)]
+
+    def _orphan(self, worker: Worker, client: int) -> list[Instruction]:
+        """Nobody waits any more for what a worker runs. What it holds is free when it `rested`, or has ended."""
+        self.workers.withdraw(worker)
+        worker.state = "dying"
+        return [Orphan(worker.id, client)]
 
     def _start_failed(self, client: int, request: Request, reason: str) -> list[Instruction]:
         self._failed_starts += 1

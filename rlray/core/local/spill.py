@@ -93,7 +93,7 @@ class Spiller:
     def _keepers(self, object_id: bytes, entry: Entry) -> list[tuple[int, Way]]:
         """Who keeps the value in memory, and how; nobody if it may move. See `_is_idle`."""
         me = self._references.me
-        found: list[tuple[int, Way]] = [(holder, "references") for holder in entry.holders or ()]
+        found: list[tuple[int, Way]] = [(holder, "references") for holder in entry.held_by()]
         if self._being_read(object_id):
             found.append((me, "arrays"))
         if not entry.movable:

@@ -87,7 +87,7 @@ def to_wire(task: Task, to: int, references: References) -> WireTask:
     for ref in task.dependencies:
         entry = references.entry(ref)
         references.grant([ref], to)
-        dependencies.append((entry.id, entry.payload, references.grant(entry.inner, to)))
+        dependencies.append((entry.id, references.shared(entry), references.grant(entry.inner, to)))
     return (task.id, task.arguments, references.grant(task.refs, to), task.slots, dependencies)
 
 
@@ -111,7 +111,7 @@ def batch_to_wire(
 def first_error(dependencies: Sequence[ObjectRef], references: References) -> Payload | None:
     """The error that stands in place of a dependency, if one failed."""
     for ref in dependencies:
-        payload = references.entry(ref).payload
+        payload = references.shared(references.entry(ref))
         if payload is not None and payload[0] == "error":
             return payload
     return None

@@ -90,7 +90,10 @@ class Values:
         return ref
 
     def payload(self, value: Serialized) -> tuple[Payload, list[ObjectRef]]:
-        """The arguments of a call as a payload, and the references to keep alive as long as it is needed."""
+        """The arguments of a call as a payload, and the references to keep alive as long as it is needed.
+
+        If they lie in the store, the first reference stands for them.
+        """
         if value.nbytes <= INLINE_LIMIT:
             return ("inline", value.data, split(value.buffers)), value.refs
         with self._loop.lock:
@@ -173,11 +176,6 @@ class Values:
                 self.free(payload)
             else:
                 self.extents.lend(payload[2], owner)
-
-    def withdraw(self, payload: Payload, owner: int) -> None:
-        """A value that was lent is not sent after all."""
-        if payload[0] == "stored" and owner != self._references.me:
-            self.extents.returned(owner, payload[2])
 
     def free(self, payload: Payload) -> None:
         """Nobody needs the value any more. Called under the loop's lock."""
