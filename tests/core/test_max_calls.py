@@ -144,3 +144,23 @@ def test_wrong_values() -> None:
         rlray.remote(max_calls=-1)(os.getpid)
     with pytest.raises(ValueError, match="max_calls"):
         rlray.remote(max_calls=1)(Counter)
+
+
+def test_a_process_that_ends_is_not_given_to_an_actor() -> None:
+    """Somebody who waits for its CPU has the caller give it back at once: to end, not to become an actor."""
+
+    @rlray.remote(num_cpus=4, max_calls=1)
+    def once() -> int:
+        return 1
+
+    @rlray.remote(num_cpus=4)
+    class Waiting:
+        def get(self) -> int:
+            return 2
+
+    for _ in range(5):
+        first = once.remote()
+        actor = Waiting.remote()
+        assert rlray.get([first, actor.get.remote()], timeout=20) == [1, 2]
+        del actor
+        assert wait_until(lambda: rlray.available_resources()["CPU"] == 4)

@@ -229,13 +229,13 @@ class Executor:
                 self._interrupts.look_away()
         except KeyboardInterrupt:
             answer = self.cancelled(job)
+        if job.spec.max_calls:
+            self._count_call(job)
         answers = self.answers
         answers.add(job.caller, answer)
         queue = self._queue
         if not queue or job.spec.once or time.perf_counter() - answers.since > _HOLD or self._long(queue):
             self.flush()
-        if job.spec.max_calls:
-            self._count_call(job)
 
     def _long(self, queue: deque[Job | Callable[[], None]]) -> bool:
         """Whether what comes next may take long, so that answers must not wait for it."""
@@ -267,10 +267,13 @@ class Executor:
         self.flush()
 
     def _count_call(self, job: Job) -> None:
-        """End this process once it has run the function as often as it may."""
+        """End this process once it has run the function as often as it may.
+
+        The caller learns of that before it has the last answer: else it could give this worker back as if it were of
+        use to others.
+        """
         calls = self._calls[job.spec.target] = self._calls.get(job.spec.target, 0) + 1
         if calls >= job.spec.max_calls and not self._leaving:
-            self.flush()
             with self._client.loop.lock:
                 self._leaving = True  # the caller sends no more, then has this process ended
                 self._give_back(job.caller, None, "leaving")
