@@ -13,7 +13,6 @@ from rlray.core.local.references import Numbers, Payload, References
 from rlray.core.local.wire import Message
 from rlray.core.refs import ObjectRef
 
-
 NODE = 0
 
 
@@ -33,7 +32,9 @@ class World:
         def no_future(ref: ObjectRef) -> Future[Any]:
             raise AssertionError("not used here")
 
-        return References(me, lambda to, message: self.post(me, to, message), self.freed.append, lambda: None, no_future)
+        return References(
+            me, lambda to, message: self.post(me, to, message), self.freed.append, lambda: None, no_future
+        )
 
     def post(self, sender: int, to: int, message: Message) -> None:
         if to == NODE or to in self.alive:

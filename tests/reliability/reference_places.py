@@ -20,8 +20,8 @@ import numpy as np
 
 import rlray
 from rlray.core.engine import current
-from tests.reliability.reference_model import Holding, Record
 from tests.reliability.leftovers import left
+from tests.reliability.reference_model import Holding, Record
 
 Finding = tuple[Record, str]
 """A value, and what was wrong with it."""

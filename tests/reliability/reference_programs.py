@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import itertools
 import os
-import random
 import shutil
 import signal
 import tempfile
@@ -22,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import rlray
-from rlray.core.engine import current
-from tests.reliability.reference_model import Holding, Record, needed
-from tests.reliability.reference_places import OWNER_DIED, PATIENCE, AsyncHolder, Finding, Holder, Place
 from tests.reliability.leftovers import cool, left, left_in_workers
+from tests.reliability.reference_model import Holding, needed
+from tests.reliability.reference_places import OWNER_DIED, PATIENCE, AsyncHolder, Finding, Holder, Place
 
 Step = tuple[Any, ...]
 """``("do", seat, method, *arguments)``, ``("fetch", seat, slots)``, ``("storm", [do, ...], victim, seconds)``,

@@ -86,7 +86,9 @@ class OwnedActors:
             class_name=code.name,
         )
         with self._client.loop.lock:
-            self._actors[actor.id] = _Owned(detached, actor.restarts_left != 0, [*code.refs, *refs, *parts.dependencies])
+            self._actors[actor.id] = _Owned(
+                detached, actor.restarts_left != 0, [*code.refs, *refs, *parts.dependencies]
+            )
             self._client.actors.created(life)
         if name is None:  # nobody can object: no need to wait for an answer
             self._client.tell_node(("actor_create", 0, actor, False))

@@ -121,7 +121,6 @@ class Entry:
             return f"the value of ObjectRef({self.id.hex()})"
         return f"a value {self.maker}" if " at " in self.maker else f"a value made by {self.maker}"
 
-
     def held_by(self) -> dict[int, int]:
         """Credits by the process that holds them, whoever has booked them."""
         found: dict[int, int] = {}
