@@ -225,7 +225,7 @@ def test_a_detached_actor_that_outlives_its_creator(restarts: int) -> None:
 
 
 def test_what_a_dead_process_owned_is_not_passed_on() -> None:
-    """Who has read it may read it again. Nobody else does: no one would count them, and the memory would go under them."""
+    """Who has read it may read it again. Nobody else does: no one would count them, and memory would go under them."""
     owner = Keeper.remote()
     [ref] = rlray.get(owner.put.remote(9, 10 * MB))
     assert (rlray.get(ref) == 9).all()

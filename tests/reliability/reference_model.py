@@ -1,6 +1,6 @@
 """The oracle of reference counting: a plain account of who holds which value, and of the memory that this needs.
 
-Whoever holds a value says so by itself, with the `Record` of what it holds (tests/reliability/reference_places.py). From
+Whoever holds a value says so by itself, with the `Record` of what it holds (reference_places.py). From
 these holdings everything else is reachability over a graph that anybody can check by hand.
 """
 

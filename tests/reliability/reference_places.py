@@ -1,4 +1,4 @@
-"""Places that hold references: the driver and actors of several kinds. Each does what it is told and says what it holds.
+"""Places that hold references: the driver and several kinds of actors, which do as told and tell what they hold.
 
 Places run in their own processes, tell the truth about themselves and know nothing of the runtime's tables; only
 `tables` looks into those.

@@ -1,6 +1,6 @@
-"""Seeded random programs on real processes, checked against the oracle of reference_model.py; and made small if one fails.
+"""Seeded random programs on real processes, checked against the oracle of reference_model.py, and shrunk if one fails.
 
-A program is a list of plain tuples, so that a failing one can be pasted into a test. Any part of a program is a program:
+A program is a list of plain tuples, so that a failing one can be pasted into a test. Any part of one is a program:
 what a step names and finds missing, it leaves out.
 """
 

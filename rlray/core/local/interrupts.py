@@ -55,7 +55,7 @@ class Interrupts:
         self._loop.wake()  # if it waits in the runtime, `due` ends that
 
     def _own_code(self, frame: FrameType | None) -> FrameType | None:
-        """The innermost frame of the task's code that the runtime is not at work below, above or in; None: there is none."""
+        """The innermost frame of the task's code that the runtime is not at work below, above or in, if any."""
         own: FrameType | None = None
         while frame is not None and frame.f_code not in self._callers:
             if frame.f_globals.get("__name__", "").startswith("rlray.core."):
