@@ -21,6 +21,9 @@ Weights = Mapping[str, NDArray[Any]]
 
 Metrics = dict[str, float]
 
+PRIORITY = "priority"
+"""The extra [T, B] by which a prioritised replay ranks the transition that begins at a step; NaN: not known."""
+
 
 @dataclass
 class Fragment:

@@ -1,4 +1,4 @@
-"""DQN learns: values that are known, and behaviour up to a threshold."""
+"""DQN learns: values that are known, and behaviour up to a threshold. Each switch by itself, and all together."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from rlray.algos import LearnerContext, get_algorithm
+from tests.algos.dqn.switches import QUANTILE, RAINBOW, with_switches
 from tests.algos.toys import Catch, Corridor, Endings, Toy, fragments, mean_return
 
 DQN = get_algorithm("dqn")
+RAINBOW_WITH_QUANTILES = {**RAINBOW, **QUANTILE, "v_min": None, "v_max": None}
+CATEGORICAL = {"distribution": "categorical", "atoms": 31, "v_min": -1.0, "v_max": 4.0}
 
 
 def train(env: Toy, settings: dict[str, Any], count: int, length: int = 4, seed: int = 0) -> tuple[Any, Any]:
@@ -25,18 +28,24 @@ def train(env: Toy, settings: dict[str, Any], count: int, length: int = 4, seed:
     return policy, learner
 
 
-@pytest.mark.parametrize(("n_step", "double"), [(1, True), (3, True), (1, False)])
-def test_values_where_episodes_end_in_either_way(n_step: int, double: bool) -> None:
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {}, {"n_step": 3}, {"double": False}, {"network": {"dueling": True}}, {"prioritized": True}, CATEGORICAL,
+        QUANTILE, {"network": {"noisy": True}}, {**RAINBOW, **CATEGORICAL}, RAINBOW_WITH_QUANTILES,
+    ],
+    ids=[
+        "plain", "3-step", "not-double", "dueling", "prioritized", "categorical", "quantile", "noisy", "rainbow",
+        "rainbow-with-quantiles",
+    ],
+)  # fmt: skip
+def test_values_where_episodes_end_in_either_way(switches: dict[str, Any]) -> None:
     settings = {
-        "network": {"kind": "mlp", "hidden": 32}, "discount": 0.6, "n_step": n_step, "double": double,
-        "warmup_steps": 64, "samples_per_step": 24, "epsilon": 1.0, "target_update_every": 20,
-        "learning_rate": {"points": [[0, 1e-2], [1, 1e-4]], "of": "run"},
+        "network": {"kind": "mlp", "hidden": 32}, "discount": 0.6, "warmup_steps": 64, "samples_per_step": 24,
+        "epsilon": 1.0, "target_update_every": 20, "learning_rate": {"points": [[0, 1e-2], [1, 1e-4]], "of": "run"},
     }  # fmt: skip
-    _, learner = train(Endings(8), settings, count=20)
-    import torch
-
-    with torch.no_grad():
-        values = learner._network(torch.eye(6)).numpy()
+    policy, _ = train(Endings(8), with_switches(settings, switches), count=20)
+    values = policy._actor.q_values(np.eye(6, dtype=np.float32), None).numpy()
     expected = np.array(Endings.values(0.6))
     np.testing.assert_allclose(values, np.stack([expected, expected], axis=1), atol=0.06)
 

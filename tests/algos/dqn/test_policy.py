@@ -66,4 +66,4 @@ def test_other_action_spaces_are_refused() -> None:
 
 
 def export(policy: DQNPolicy) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy() for name, tensor in policy._network.state_dict().items()}
+    return {name: tensor.numpy() for name, tensor in policy._actor._network.state_dict().items()}
