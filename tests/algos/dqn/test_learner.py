@@ -221,6 +221,59 @@ def test_bfloat16_is_close_to_float32() -> None:
     assert two["loss"] != one["loss"]
 
 
+def test_a_replayed_transition_gets_the_priority_that_its_update_found() -> None:
+    """Its absolute TD error, as the updater has it; those that came with the fragment count until then."""
+    learner = make_learner(prioritized=True, priority_alpha=1.0, n_step=1)
+    for number, fragment in enumerate(play(3)):
+        fragment.extras["priority"] = np.full(fragment.first.shape, 1.5 + number, np.float32)
+        learner._replay.add(fragment)
+    drawing = learner._replay.state()["drawing"]
+    assert drawing["greatest"] == 3.5
+    before = drawing["probability"].copy()
+    assert set(before[before > 0].round(3)) == {1.5, 2.5, 3.5}
+    td_error = float(learner._update()[2])
+    after = learner._replay.state()["drawing"]["probability"]
+    changed = after[after != before]
+    assert 8 < len(changed) <= 16
+    assert changed.mean() == pytest.approx(td_error, rel=0.3)
+
+
+def test_weights_in_the_loss_are_those_of_the_replay() -> None:
+    """At beta 1 one that is drawn ten times as often as another counts a tenth."""
+    plain, weighed = make_learner(), make_learner(prioritized=True, priority_beta=1.0)
+    (fragment, *_) = play(1)
+    for learner in (plain, weighed):
+        learner._replay.add(fragment)
+        learner._loader.next(np.random.default_rng(0))
+    batch, _ = weighed._loader.next(np.random.default_rng(0), 1.0)
+    half = batch._replace(weight=torch.full_like(batch.weight, 0.5))
+    one, two = (
+        plain._updater.update(batch._replace(weight=torch.ones_like(batch.weight))),
+        weighed._updater.update(half),
+    )
+    assert float(two.figures[0]) == pytest.approx(0.5 * float(one.figures[0]), rel=1e-5)
+    torch.testing.assert_close(one.priority, two.priority)
+
+
+def test_each_part_of_an_update_has_noise_of_its_own() -> None:
+    """What chooses, what is aimed at and what learns: three samples an update, and none twice."""
+    learner, seen = make_learner(**with_switches(SETTINGS, {"network": {"noisy": True}})), []
+    for fragment in play(3):
+        learner._replay.add(fragment)
+    normal = learner._updater._normal
+
+    def watched(rows: int, size: int) -> torch.Tensor:
+        seen.append(normal(rows, size))
+        return seen[-1]
+
+    learner._updater._normal = watched  # type: ignore[method-assign]
+    learner._update()
+    learner._update()
+    assert len(seen) == 6
+    assert all(len(drawn) == 1 for drawn in seen)
+    assert len({float(drawn[0, 0]) for drawn in seen}) == 6
+
+
 def test_actions_may_begin_at_any_number() -> None:
     config = DQN.config.model_validate({**SETTINGS, "network": {"kind": "mlp", "hidden": 8}})
     policy = DQN.make_policy(Corridor.spec, config)

@@ -47,14 +47,25 @@ def test_values_where_episodes_end_in_either_way(switches: dict[str, Any]) -> No
     policy, _ = train(Endings(8), with_switches(settings, switches), count=20)
     values = policy._actor.q_values(np.eye(6, dtype=np.float32), None).numpy()
     expected = np.array(Endings.values(0.6))
-    np.testing.assert_allclose(values, np.stack([expected, expected], axis=1), atol=0.06)
+    noisy = switches.get("network", {}).get("noisy", False)  # what was learned under noise is a little off without it
+    np.testing.assert_allclose(values, np.stack([expected, expected], axis=1), atol=0.2 if noisy else 0.06)
 
 
-def test_finds_its_way_along_a_corridor() -> None:
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {},
+        # once the warm-up is full, nothing but its noise explores
+        {**RAINBOW, "network": {"dueling": True, "noisy": True, "hidden": 48}, "epsilon": [[0, 1], [500, 1], [500, 0]]},
+    ],
+    ids=["3-step", "rainbow"],
+)
+def test_finds_its_way_along_a_corridor(switches: dict[str, Any]) -> None:
     settings = {
         "network": {"kind": "mlp", "hidden": 32, "dueling": True}, "discount": 0.9, "n_step": 3, "warmup_steps": 100,
         "learning_rate": 3e-3, "target_tau": 0.05, "target_update_every": 1, "epsilon": [[0, 1.0], [1500, 0.1]],
     }  # fmt: skip
+    settings = with_switches(settings, switches)
     untrained = DQN.make_policy(Corridor.spec, DQN.config.model_validate(settings))
     assert mean_return(Corridor(2), untrained, 2) == 0.0
     policy, _ = train(Corridor(8), settings, count=70)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 from gymnasium import spaces
 
 from rlray.algos.replay import NStepReplay, replay_bytes
+from rlray.algos.types import Fragment
 from rlray.envs.types import EnvSpec
 from tests.algos.replay.world import DISCOUNT, World, assert_same, make_spec
 
@@ -112,6 +114,28 @@ def test_sampling_fills_the_given_arrays() -> None:
     fresh = replay.sample(8, np.random.default_rng(1))
     for name, array in vars(fresh).items():
         np.testing.assert_array_equal(array, getattr(batch, name))
+
+
+@pytest.mark.parametrize("dummy", [False, True])
+def test_a_frame_crosses_memory_once(dummy: bool) -> None:
+    """Taking a fragment in makes no copy of its frames beside the one in the ring."""
+    space = spaces.Box(0, 255, (64, 64), np.uint8)
+    replay = NStepReplay(EnvSpec("Big-v0", space, spaces.Discrete(2)), 300)
+    shape, ends = (64, 4), np.zeros((64, 4), np.bool_)
+    valid = ~ends
+    valid[5, 1] = not dummy
+    fragment = Fragment(
+        stream=0, sequence=0, obs=np.ones((*shape, 64, 64), np.uint8), first=ends, action=np.zeros(shape, np.int64),
+        reward=np.zeros(shape, np.float32), terminated=ends, truncated=ends, valid=valid,
+        final_index=np.zeros((0, 2), np.int64), final_obs=np.zeros((0, 64, 64), np.uint8),
+        last_obs=np.zeros((4, 64, 64), np.uint8),
+    )  # fmt: skip
+    tracemalloc.start()
+    replay.add(fragment)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < fragment.obs.nbytes / 4
+    assert len(replay) == 256 - dummy
 
 
 def test_save_and_load_goes_on_the_same() -> None:
