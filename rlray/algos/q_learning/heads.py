@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from rlray.algos.q_learning.losses import categorical_loss, of_action, q_learning_loss, quantile_loss
+from rlray.algos.q_learning.losses import categorical_loss, q_learning_loss, quantile_loss
 from rlray.algos.q_learning.settings import QLearningSettings
 from rlray.algos.transfer import TensorBatch
 
@@ -17,7 +17,6 @@ class Losses(NamedTuple):
 
     loss: Tensor  # [B] to be minimised
     priority: Tensor  # [B] >= 0, how much there is to learn from it; no gradient
-    td_error: Tensor  # [B] of the means; no gradient
 
 
 class Head(Protocol):
@@ -64,7 +63,7 @@ class MeanHead:
         loss, td_error = q_learning_loss(
             outputs_tm1.squeeze(2), a_tm1, batch.r_t, batch.discount_t, outputs_t.squeeze(2), a_t, self._huber_delta
         )
-        return Losses(loss, td_error.abs(), td_error)
+        return Losses(loss, td_error.abs())
 
 
 class CategoricalHead:
@@ -82,7 +81,7 @@ class CategoricalHead:
         loss, divergence = categorical_loss(
             outputs_tm1, a_tm1, batch.r_t, batch.discount_t, outputs_t, a_t, self._v_min, self._v_max
         )
-        return Losses(loss, divergence, _td_error(self, outputs_tm1, a_tm1, batch, outputs_t, a_t))
+        return Losses(loss, divergence)
 
 
 class QuantileHead:
@@ -100,13 +99,4 @@ class QuantileHead:
 
     def losses(self, outputs_tm1: Tensor, a_tm1: Tensor, batch: TensorBatch, outputs_t: Tensor, a_t: Tensor) -> Losses:
         loss = quantile_loss(outputs_tm1, a_tm1, batch.r_t, batch.discount_t, outputs_t, a_t, self._kappa)
-        return Losses(loss, loss.detach(), _td_error(self, outputs_tm1, a_tm1, batch, outputs_t, a_t))
-
-
-@torch.no_grad()
-def _td_error(
-    head: Head, outputs_tm1: Tensor, a_tm1: Tensor, batch: TensorBatch, outputs_t: Tensor, a_t: Tensor
-) -> Tensor:
-    value_t = of_action(head.q_values(outputs_t), a_t)
-    value_tm1 = of_action(head.q_values(outputs_tm1), a_tm1)
-    return batch.r_t + batch.discount_t * value_t - value_tm1
+        return Losses(loss, loss.detach())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rlray.algos.networks import autocast, export_weights
 from rlray.algos.noise import Noise
 from rlray.algos.q_learning.heads import make_head
+from rlray.algos.q_learning.losses import of_action
 from rlray.algos.q_learning.network import make_q_network
 from rlray.algos.q_learning.settings import QLearningSettings
 from rlray.algos.transfer import TensorBatch
@@ -71,16 +72,17 @@ class QUpdater:
             x_t = network.input(batch.s_t)  # both networks see the same
             self._target_noise.draw(self._normal)
             outputs_t = network.shaped(self.target(x_t))
-            chooser = outputs_t
+            q_t = chooser = self.head.q_values(outputs_t)
             if settings.double:
                 self._noise.draw(self._normal)
-                chooser = network.shaped(network.body(x_t))
-            a_t = self.head.q_values(chooser).argmax(dim=1)
+                chooser = self.head.q_values(network.shaped(network.body(x_t)))
+            a_t = chooser.argmax(dim=1)
         self._noise.draw(self._normal)
         # A context of its own: autocast keeps converted weights, and those made without gradients would be reused.
         with autocast(device, settings.precision):
             outputs_tm1 = network(batch.s_tm1)
-        losses = self.head.losses(outputs_tm1, batch.a_tm1 - self._first_action, batch, outputs_t, a_t)
+        a_tm1 = batch.a_tm1 - self._first_action
+        losses = self.head.losses(outputs_tm1, a_tm1, batch, outputs_t, a_t)
         loss = (losses.loss * batch.weight).mean()
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -90,8 +92,9 @@ class QUpdater:
         if self.updates % settings.target_update_every == 0:
             self._move_target()
         with torch.no_grad():
-            q_mean = self.head.q_values(outputs_tm1).mean()
-        figures = torch.stack((loss.detach(), q_mean, losses.td_error.abs().mean(), grad_norm.detach()))
+            q_tm1 = self.head.q_values(outputs_tm1)
+            td_error = batch.r_t + batch.discount_t * of_action(q_t, a_t) - of_action(q_tm1, a_tm1)
+            figures = torch.stack((loss.detach(), q_tm1.mean(), td_error.abs().mean(), grad_norm))
         return Updated(losses.priority, figures)
 
     def metrics(self) -> Metrics:

@@ -117,8 +117,7 @@ class Prioritized:
 
     def enter(self, slots: Slots, priority: NDArray[np.float32] | None) -> None:
         if priority is None or not len(slots):
-            self.update(slots, np.full(len(slots), self._greatest))
-            return
+            return  # a replay that draws by priority has one for each slot, NaN where it is not known
         known = priority.astype(np.float64)
         self._greatest = float(np.fmax.reduce(known, initial=self._greatest))
         self.update(slots, np.where(np.isnan(known), self._greatest, known))

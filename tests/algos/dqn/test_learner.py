@@ -15,7 +15,7 @@ from gymnasium import spaces
 from rlray.algos import Fragment, LearnerContext, get_algorithm
 from rlray.algos.dqn.learner import DQNLearner
 from rlray.envs.types import EnvSpec
-from tests.algos.dqn.switches import RAINBOW, with_switches
+from tests.algos.dqn.switches import CATEGORICAL, QUANTILE, RAINBOW, with_switches
 from tests.algos.toys import Catch, Corridor, fragments
 
 DQN = get_algorithm("dqn")
@@ -239,20 +239,32 @@ def test_a_replayed_transition_gets_the_priority_that_its_update_found() -> None
 
 
 def test_weights_in_the_loss_are_those_of_the_replay() -> None:
-    """At beta 1 one that is drawn ten times as often as another counts a tenth."""
-    plain, weighed = make_learner(), make_learner(prioritized=True, priority_beta=1.0)
-    (fragment, *_) = play(1)
-    for learner in (plain, weighed):
-        learner._replay.add(fragment)
-        learner._loader.next(np.random.default_rng(0))
-    batch, _ = weighed._loader.next(np.random.default_rng(0), 1.0)
+    """Half the weights are half the loss, and priorities know nothing of them."""
+    plain, weighed = make_learner(), make_learner()
+    weighed._replay.add(play(1)[0])
+    batch, _ = weighed._loader.next(np.random.default_rng(0))
     half = batch._replace(weight=torch.full_like(batch.weight, 0.5))
-    one, two = (
-        plain._updater.update(batch._replace(weight=torch.ones_like(batch.weight))),
-        weighed._updater.update(half),
-    )
+    one = plain._updater.update(batch._replace(weight=torch.ones_like(batch.weight)))
+    two = weighed._updater.update(half)
     assert float(two.figures[0]) == pytest.approx(0.5 * float(one.figures[0]), rel=1e-5)
     torch.testing.assert_close(one.priority, two.priority)
+
+
+@pytest.mark.parametrize("kind", [{}, CATEGORICAL, QUANTILE], ids=["mean", "categorical", "quantile"])
+def test_what_an_update_reports(kind: dict[str, Any]) -> None:
+    """Values and TD errors are those of the means, before the step; all actions count in the mean value."""
+    learner = make_learner(**with_switches(SETTINGS, kind))
+    learner._replay.add(play(1)[0])
+    batch, _ = learner._loader.next(np.random.default_rng(0))
+    updater = learner._updater
+    with torch.no_grad():
+        q_tm1 = updater.head.q_values(updater.network(batch.s_tm1))
+        q_t = updater.head.q_values(updater.network(batch.s_t))  # the target network begins as the online one
+    target = batch.r_t + batch.discount_t * q_t.max(dim=1).values
+    td_error = target - q_tm1[torch.arange(16), batch.a_tm1]
+    _, q_mean, absolute, _ = updater.update(batch).figures.tolist()
+    assert q_mean == pytest.approx(float(q_tm1.mean()), abs=1e-6)
+    assert absolute == pytest.approx(float(td_error.abs().mean()), rel=1e-5)
 
 
 def test_each_part_of_an_update_has_noise_of_its_own() -> None:
