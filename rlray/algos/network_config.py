@@ -38,6 +38,10 @@ class NetworkConfig(Settings):
     """Units of each layer between the convolutions (or the input) and the head; of the last one in each stream."""
     dueling: bool = False
     """Split the head into a value and an advantage stream (arXiv 1511.06581)."""
+    noisy: bool = False
+    """Disturb the head's weights by noise of learned size, so that it explores by itself (arXiv 1706.10295)."""
+    noise_sigma: Positive | None = None
+    """How large that noise is at first, times 1/√inputs of each layer; null is 0.5."""
     input_norm: Literal["auto", "per_pixel", "divide", "none"] = "auto"
     """per_pixel: mean and deviation measured during warm-up; divide: by 255; auto: per_pixel for bytes, else none."""
     std_floor: Positive | None = None
@@ -59,8 +63,10 @@ class NetworkConfig(Settings):
             raise ValueError("network kind 'conv' needs filters, kernels and strides")
         if (self.kind == "mlp" or ":" in self.kind) and convolutions != (None, None, None):
             raise ValueError(f"network kind {self.kind!r} takes no filters, kernels or strides")
-        if ":" in self.kind and (self.hidden is not None or self.dueling or self.init != "torch"):
-            raise ValueError(f"network kind {self.kind!r} takes no hidden, dueling or init: build them into it")
+        if ":" in self.kind and (self.hidden is not None or self.dueling or self.noisy or self.init != "torch"):
+            raise ValueError(f"network kind {self.kind!r} takes no hidden, dueling, noisy or init: build them into it")
+        if self.noise_sigma is not None and not self.noisy:
+            raise ValueError(f"noise_sigma {self.noise_sigma} has no effect without noisy: true: set it, or leave both")
         full = {**CONV_PRESETS.get(self.kind, {}), **self._given()}
         lengths = {name: len(full[name]) for name in ("filters", "kernels", "strides") if name in full}
         if len(set(lengths.values())) > 1:
@@ -92,6 +98,8 @@ class NetworkConfig(Settings):
             **self._given(),
             "kind": "conv" if kind in CONV_PRESETS else kind,
             "dueling": self.dueling,
+            "noisy": self.noisy,
+            "noise_sigma": self.noise_sigma,
             "init": self.init,
             "input_norm": ("per_pixel" if bytes_ else "none") if self.input_norm == "auto" else self.input_norm,
             "std_floor": self.std_floor or (8.0 if bytes_ else 0.01),

@@ -79,64 +79,6 @@ class InputNorm(nn.Module):
         return torch.mul(x, self._unit, out=fresh)
 
 
-class QHead(nn.Module):
-    """Action values [B, A] from features [B, F], through one hidden layer.
-
-    Dueling: the layer is twice as wide, one half leads to V, the other to A, and (arXiv 1511.06581, eq. 9)
-
-        Q(s, a) = V(s) + A(s, a) - mean_a' A(s, a')
-    """
-
-    def __init__(self, features: int, hidden: int, outputs: int, dueling: bool) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(features, hidden * (2 if dueling else 1))
-        self.output = nn.Linear(hidden, outputs)
-        self.value = nn.Linear(hidden, 1) if dueling else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.hidden(x))
-        if self.value is None:
-            return self.output(x)  # type: ignore[no-any-return]
-        for_value, for_advantage = x.chunk(2, dim=1)
-        advantage = self.output(for_advantage)
-        return self.value(for_value) + advantage - advantage.mean(dim=1, keepdim=True)  # type: ignore[no-any-return]
-
-
-class QNetwork(nn.Module):
-    """Action values [B, A] float32 of raw observations: ``input`` normalises, ``body`` does the rest.
-
-    Two networks that share their input need to normalise once only: ``body(input(obs))``.
-    """
-
-    def __init__(self, input: InputNorm, body: nn.Module) -> None:
-        super().__init__()
-        self.input = input
-        self.body = body
-
-    def forward(self, obs: Tensor) -> Tensor:
-        return self.body(self.input(obs)).float()  # type: ignore[no-any-return]
-
-
-def make_q_network(spec: EnvSpec, config: NetworkConfig, actions: int, seed: int) -> QNetwork:
-    """The network that ``config`` describes; its first weights depend on ``seed`` only.
-
-    A custom network ``package.module:MyNet`` is called as ``MyNet(spec, actions)``, gets normalised float32
-    observations [B, *observation_shape] (pictures [B, C, H, W]) and returns [B, actions].
-
-    Raises:
-        TypeError: the custom network is no ``torch.nn.Module``.
-        ValueError: the network does not fit the observations.
-    """
-    config = config.resolved(spec)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        input = InputNorm(spec, config)
-        network = QNetwork(input, _make_body(spec, config, input.shape, actions))
-        if config.init == "orthogonal":
-            _orthogonal(network.body)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
-
-
 def make_trunk(config: NetworkConfig, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
     """The layers before the last hidden one, from normalised [B, *shape] to [B, F], and F."""
     layers: list[nn.Module] = []
@@ -161,28 +103,27 @@ def make_trunk(config: NetworkConfig, shape: tuple[int, ...]) -> tuple[nn.Module
     return nn.Sequential(*layers), features
 
 
-def _make_body(spec: EnvSpec, config: NetworkConfig, shape: tuple[int, ...], outputs: int) -> nn.Module:
-    if ":" in config.kind:
-        body = import_attribute(config.kind, "network")
-        made = body(spec, outputs) if callable(body) else body
-        if not isinstance(made, nn.Module):
-            raise TypeError(f"network {config.kind!r} must make a torch.nn.Module, but made a {type(made).__name__}")
-        return made
-    trunk, features = make_trunk(config, shape)
-    assert config.hidden is not None
-    return nn.Sequential(trunk, QHead(features, config.hidden[-1], outputs, config.dueling))
+def make_custom(spec: EnvSpec, config: NetworkConfig, outputs: int) -> nn.Module:
+    """The network of someone's own that ``config.kind`` names, called as ``MyNet(spec, outputs)``.
+
+    Raises:
+        TypeError: what it makes is no ``torch.nn.Module``.
+        ValueError: nothing is found under that name.
+    """
+    body = import_attribute(config.kind, "network")
+    made = body(spec, outputs) if callable(body) else body
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"network {config.kind!r} must make a torch.nn.Module, but made a {type(made).__name__}")
+    return made
 
 
-def _orthogonal(body: nn.Module) -> None:
+def orthogonal(body: nn.Module, gain: float) -> None:
+    """Give every layer in it orthogonal first weights of that ``gain``, and no bias."""
     for module in body.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.orthogonal_(module.weight, math.sqrt(2))
+            nn.init.orthogonal_(module.weight, gain)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    for module in body.modules():
-        if isinstance(module, QHead):
-            for layer in filter(None, (module.output, module.value)):
-                nn.init.orthogonal_(layer.weight, 0.01)
 
 
 def _channels_last_float(x: Tensor) -> Tensor:

@@ -21,6 +21,9 @@ Weights = Mapping[str, NDArray[Any]]
 
 Metrics = dict[str, float]
 
+PRIORITY = "priority"
+"""The extra [T, B] by which a prioritised replay ranks the transition that begins at a step; NaN: not known."""
+
 
 @dataclass
 class Fragment:
@@ -83,10 +86,16 @@ class Learner(Protocol):
         """A copy of the weights that policies should run with."""
 
     def state(self) -> dict[str, Any]:
-        """All that must survive: nested dicts of numpy arrays, torch tensors, numbers, strings, bools, None, lists."""
+        """All that must survive: nested dicts of numpy arrays, torch tensors, numbers, strings, bools, None, lists.
+
+        Arrays may be views that the next `learn` changes. What a replay holds lies under ``replay``, at the top.
+        """
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Undo `state`: learning goes on as if it had never stopped."""
+        """Undo `state`: learning goes on as if it had never stopped.
+
+        ``replay`` may be missing, where a checkpoint left it out; the replay is then filled anew.
+        """
 
 
 @dataclass(frozen=True)

@@ -2,50 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pydantic import model_validator
 
-from pydantic import Field, model_validator
-
-from rlray.algos.network_config import NetworkConfig
+from rlray.algos.q_learning.settings import QLearningSettings
 from rlray.algos.schedules import Schedule
-from rlray.algos.settings import Count, Fraction, Positive, Settings
+from rlray.algos.settings import Count, Fraction, Positive
 
 
-class DQNConfig(Settings):
+class DQNConfig(QLearningSettings):
     """Hyperparameters; the defaults suit pixels. "Steps" are agent steps, "updates" gradient steps."""
 
-    network: NetworkConfig = NetworkConfig()
-    """The network, or just its kind: auto, nature, dqn2013, small, conv, mlp, `package.module:MyNet`."""
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    """What networks compute in; auto is bfloat16 where the CPU or GPU has it natively, else float32."""
-    discount: Fraction = 0.99
-    """Gamma, per step."""
-    n_step: Count = 1
-    """Rewards that are summed before the target bootstraps."""
-    double: bool = True
-    """Choose the target's action by the online network (double DQN)."""
-    clip_reward: bool = False
-    """Clip each reward to -1 ... 1 for learning; reports stay raw."""
-    batch_size: Count = 32
-    """Transitions in one update."""
     samples_per_step: Positive = 8.0
     """Transitions replayed per step: every `batch_size / samples_per_step` steps there is one update."""
     replay_capacity: Count = 100_000
     """Observations that the replay holds."""
     warmup_steps: Count = 5_000
-    """Observations in the replay before learning begins, and begins again after a resume."""
-    learning_rate: Schedule = Schedule(points=((0, 1e-4),))
-    """Adam's step size: a number, points `[[step, value], ...]`, or `{points, of: run}` by the part of the run done."""
-    adam_eps: Positive = 1.5e-4
-    """Adam's epsilon."""
-    max_grad_norm: Positive | None = 10.0
-    """Gradients are scaled down to this norm over all parameters; null leaves them."""
-    huber_delta: Positive = 1.0
-    """TD errors beyond it count linearly instead of squared."""
-    target_update_every: Count = 1_000
-    """Updates between two moves of the target network."""
-    target_tau: float = Field(default=1.0, gt=0, le=1)
-    """How far the target network moves towards the online one: 1 copies it; 0.005 every update is common too."""
+    """Observations in the replay before learning begins; after a resume without the replay once more."""
+    prioritized: bool = False
+    """Replay by priority, those first from which most is to be learned (prioritized experience replay)."""
+    priority_alpha: Fraction = 0.6
+    """How much priorities count: 0 not at all, 1 in proportion."""
+    priority_beta: Schedule = Schedule(points=((0, 0.4), (1, 1.0)), of="run")
+    """How far weights in the loss make up for it: 0 not at all, 1 wholly; a schedule."""
+    priority_floor: Positive = 1e-6
+    """Added to each priority, so that no transition is out of reach."""
     epsilon: Schedule = Schedule(points=((0, 1.0), (5_000, 1.0), (100_000, 0.02)))
     """Probability of a random action: a number, or points `[[step, value], ...]`."""
 
@@ -56,11 +36,12 @@ class DQNConfig(Settings):
                 f"warmup_steps {self.warmup_steps} is more than replay_capacity {self.replay_capacity}: learning would "
                 f"never begin"
             )
-        low, high = self.epsilon.bounds()
-        if low < 0 or high > 1:
-            raise ValueError(f"epsilon must lie in 0 ... 1, got values from {low} to {high}")
+        for name in ("epsilon", "priority_beta"):
+            low, high = getattr(self, name).bounds()
+            if low < 0 or high > 1:
+                raise ValueError(f"{name} must lie in 0 ... 1, got values from {low} to {high}")
         if self.epsilon.of != "steps":
             raise ValueError("epsilon goes by steps: policies do not know how long the run will be")
-        if self.learning_rate.bounds()[0] < 0:
-            raise ValueError(f"learning_rate must not be negative, got {self.learning_rate.bounds()[0]}")
+        if not self.prioritized:
+            self._without_effect("prioritized: false", "true", "priority_alpha", "priority_beta", "priority_floor")
         return self

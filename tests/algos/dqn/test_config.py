@@ -9,6 +9,8 @@ from pydantic import BaseModel, ValidationError
 from rlray.algos.dqn import DQNConfig
 from rlray.algos.network_config import NetworkConfig
 
+C51: dict[str, Any] = {"distribution": "categorical", "v_min": -1.0, "v_max": 1.0}
+
 
 @pytest.mark.parametrize("model", [DQNConfig, NetworkConfig])
 def test_every_setting_says_what_it_is_in_one_line(model: type[BaseModel]) -> None:
@@ -56,17 +58,46 @@ def test_as_yaml_would_say_it() -> None:
         ({"epsilon": 1.5}, r"epsilon must lie in 0 ... 1, got values from 1.5 to 1.5"),
         ({"epsilon": {"points": [[0, 1], [1, 0]], "of": "run"}}, "epsilon goes by steps"),
         ({"learning_rate": -1e-3}, "learning_rate must not be negative"),
+        ({"priority_beta": 1.5, "prioritized": True}, "priority_beta must lie in 0 ... 1, got values from 1.5"),
+        (
+            {"priority_alpha": 0.7},
+            "priority_alpha 0.7 has no effect with prioritized: false: set prioritized: true, or leave priority_alpha",
+        ),
+        ({"priority_beta": 0.5}, r"priority_beta {'points': \[\[0.0, 0.5\]\], 'of': 'steps'} has no effect"),
+        ({"atoms": 21}, "atoms 21 has no effect with distribution: none: set distribution: categorical or quantile"),
+        ({"v_max": 21.0}, "v_max 21.0 has no effect with distribution: none: set distribution: categorical, or leave"),
+        ({"distribution": "quantile", "v_min": -1.0}, "v_min -1.0 has no effect with distribution: quantile"),
+        ({"distribution": "categorical"}, "categorical needs v_min and v_max, and v_min is null: set both"),
+        ({"distribution": "categorical", "v_min": -1.0}, "categorical needs v_min and v_max, and v_max is null"),
+        ({**C51, "v_min": 1.0}, "v_min 1.0 must be less than v_max 1.0"),
+        ({**C51, "atoms": 1}, "categorical needs at least 2 atoms, got atoms 1"),
+        (
+            {**C51, "huber_delta": 2.0},
+            "huber_delta 2.0 has no effect with distribution: categorical: set distribution: n",
+        ),
+        ({"distribution": "gaussian"}, "Input should be 'none', 'categorical' or 'quantile'"),
+        ({"network": {"kind": "mlp", "noise_sigma": 0.3}}, "noise_sigma 0.3 has no effect without noisy: true"),
         ({"network": "resnet"}, "network kind 'resnet' is none of auto, nature"),
         ({"network": {"kind": "conv"}}, "needs filters, kernels and strides"),
         ({"network": {"kind": "mlp", "filters": [3]}}, "'mlp' takes no filters"),
         ({"network": {"kind": "nature", "filters": [3]}}, r"equally many, got {'filters': 1, 'kernels': 3"),
-        ({"network": {"kind": "mine:Net", "dueling": True}}, "takes no hidden, dueling or init"),
+        ({"network": {"kind": "mine:Net", "dueling": True}}, "takes no hidden, dueling, noisy or init"),
         ({"network": {"kind": "mlp", "hidden": [0]}}, "greater than or equal to 1"),
     ],
 )
 def test_nonsense_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DQNConfig.model_validate(settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, C51, {"distribution": "quantile", "huber_delta": 0.5}, {"prioritized": True, "priority_beta": 0.5}],
+)
+def test_a_configuration_with_all_defaults_written_out_is_the_same(settings: dict[str, Any]) -> None:
+    """As the file in a run's folder has it: defaults of what is switched off are no mistake."""
+    config = DQNConfig.model_validate(settings)
+    assert DQNConfig.model_validate(config.model_dump(mode="json")) == config
 
 
 def test_settings_do_not_change() -> None:

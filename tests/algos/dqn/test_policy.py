@@ -59,6 +59,49 @@ def test_observations_may_be_read_only_and_are_left_alone() -> None:
     np.testing.assert_array_equal(policy.act_greedy(obs), before)
 
 
+def make_noisy(**settings: object) -> DQNPolicy:
+    network = {"kind": "mlp", "hidden": 8, "noisy": True}
+    return DQNPolicy(SPEC, DQNConfig.model_validate({"network": network, "epsilon": 0.0, **settings}))
+
+
+def test_noise_is_fresh_for_each_environment_and_step() -> None:
+    policy, obs, rng = make_noisy(), np.repeat(observations(1), 400, axis=0), np.random.default_rng(1)
+    first, second = (policy.act(obs, 0, rng)[0] for _ in range(2))
+    assert len(set(first)) > 1  # all see the same, and do not do the same
+    assert (first != second).any()
+    again = policy.act(obs, 0, np.random.default_rng(1))[0]
+    np.testing.assert_array_equal(again, first)  # the seed decides
+
+
+def test_greedy_actions_are_without_noise() -> None:
+    policy, obs = make_noisy(), observations(200)
+    before = policy.act_greedy(obs)
+    policy.act(obs, 0, np.random.default_rng(0))
+    np.testing.assert_array_equal(policy.act_greedy(obs), before)
+    quiet = {name: np.zeros_like(a) if name.endswith("sigma") else a for name, a in export(policy).items()}
+    policy.load(quiet)
+    np.testing.assert_array_equal(policy.act_greedy(obs), before)
+    np.testing.assert_array_equal(policy.act(obs, 0, np.random.default_rng(0))[0], before)
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        {"distribution": "categorical", "v_min": -1.0, "v_max": 1.0, "atoms": 5},
+        {"distribution": "quantile", "atoms": 5},
+    ],
+)
+def test_the_greedy_action_of_a_distribution_has_the_greatest_mean(distribution: dict[str, object]) -> None:
+    policy = DQNPolicy(SPEC, DQNConfig.model_validate({"network": {"kind": "mlp", "hidden": 8}, **distribution}))
+    weights = {name: np.zeros_like(array) for name, array in export(policy).items()}
+    of_actions = np.zeros((5, 5), np.float32)
+    of_actions[3] = [-3, -2, 0, 2, 3.5]  # the greatest mean, though not the greatest single number
+    of_actions[1] = [0, 0, 9, 0, 0] if distribution["distribution"] == "categorical" else [-9, 0, 0, 0, 9]
+    weights["body.1.output.bias"] = of_actions.flatten()
+    policy.load(weights)
+    assert policy.act_greedy(observations(2)).tolist() == [1, 1]  # the fourth, counted from the start of -2
+
+
 def test_other_action_spaces_are_refused() -> None:
     spec = EnvSpec("Box-v0", SPEC.observation_space, spaces.Box(-1, 1, (2,)))
     with pytest.raises(ValueError, match=r"dqn needs a Discrete action space, but Box-v0 has Box\(-1.0, 1.0, \(2,\)"):
@@ -66,4 +109,4 @@ def test_other_action_spaces_are_refused() -> None:
 
 
 def export(policy: DQNPolicy) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy() for name, tensor in policy._network.state_dict().items()}
+    return {name: tensor.numpy() for name, tensor in policy._actor._network.state_dict().items()}

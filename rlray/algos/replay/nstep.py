@@ -1,4 +1,4 @@
-"""Uniform n-step replay that stores each frame once.
+"""The replay: a ring of frames with links between them, and the n-step transitions that begin at its slots.
 
 All fragments of all simulators go into ONE ring of slots, oldest first, and what belongs together is linked:
 
@@ -15,55 +15,29 @@ Links to the past point to older slots and links to the future to newer ones; th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rlray.algos.replay.drawing import Drawing, Priorities, Prioritized, Uniform
+from rlray.algos.replay.slots import Array, Batch, fields, make_batch, replay_bytes
+from rlray.algos.replay.streams import Stream, ages
 from rlray.algos.returns import n_step_returns
-from rlray.algos.types import Fragment
+from rlray.algos.types import PRIORITY, Fragment
 from rlray.envs.types import EnvSpec
-
-Array = NDArray[Any]
-
-
-@dataclass
-class Batch:
-    """Transitions in the names of the papers; ``t`` is m <= n steps after ``t - 1``."""
-
-    s_tm1: Array  # [B, *observation_shape] as the environment's dtype
-    a_tm1: Array  # [B, ...]
-    r_t: Array  # [B] float32, the discounted sum of m rewards
-    discount_t: Array  # [B] float32, gamma^m, or 0 where the episode terminated within the m steps
-    s_t: Array  # [B, *observation_shape]
-
-
-@dataclass
-class _Stream:
-    """Where the columns of one simulator life left off. Positions count all slots ever written."""
-
-    sequence: int  # of its last fragment
-    tail: NDArray[np.int64]  # [B] position of the last step, -1 where the next observation starts an episode
-    age: NDArray[np.int64]  # [B] of the last step
-    whole: NDArray[np.bool_]  # [B] of the last step
-    pending: NDArray[np.int64]  # [P] positions of steps whose n-step window is not complete
-    end: int  # position after its last slot
-
-
-def replay_bytes(spec: EnvSpec, capacity: int) -> int:
-    """Bytes of memory that an `NStepReplay` of ``capacity`` steps grows to; nothing is allocated."""
-    return capacity * sum(dtype.itemsize * int(np.prod(shape, dtype=int)) for dtype, shape in _fields(spec).values())
 
 
 class NStepReplay:
     """Holds the last ``capacity`` observations of any number of streams and draws n-step transitions from them.
 
-    Guarantees: every eligible transition is drawn with the same probability. Eligible is a valid step whose n-step
-    window is complete (n further steps are known, or its episode ended) and whose stacked frames are all still held.
-    The window stops where the episode ends: at a truncation it bootstraps from the true final observation, at a
-    termination not at all. Over a gap (a fragment that never came, a replaced simulator) nothing is linked. The ring's
-    pages are touched only when they are first written. Not safe for use by several threads at once.
+    Guarantees: every eligible transition is drawn with the same probability, or with that of its priority. Eligible is
+    a valid step whose n-step window is complete (n further steps are known, or its episode ended) and whose stacked
+    frames are all still held. The window stops where the episode ends: at a truncation it bootstraps from the true
+    final observation, at a termination not at all. Over a gap (a fragment that never came, a replaced simulator)
+    nothing is linked. A frame is copied once, from the fragment to its slot. The ring's pages are touched only when
+    they are first written. Not safe for use by several threads at once.
 
     Args:
         spec: of one environment; says frame shape, stacking and padding.
@@ -71,6 +45,7 @@ class NStepReplay:
         n_step: n, at least 1.
         discount: gamma.
         clip_reward: clip each reward to [-1, 1] before it is summed. What is stored stays raw.
+        priorities: draw by priority, and so; None draws uniformly.
 
     Raises:
         TypeError: the observation space has no shape and dtype.
@@ -78,7 +53,13 @@ class NStepReplay:
     """
 
     def __init__(
-        self, spec: EnvSpec, capacity: int, n_step: int = 1, discount: float = 0.99, clip_reward: bool = False
+        self,
+        spec: EnvSpec,
+        capacity: int,
+        n_step: int = 1,
+        discount: float = 0.99,
+        clip_reward: bool = False,
+        priorities: Priorities | None = None,
     ) -> None:
         if not 2 <= capacity < 2**31:
             raise ValueError(f"capacity must lie in 2 ... 2^31 - 1 steps, got {capacity}")
@@ -87,15 +68,16 @@ class NStepReplay:
         if not 0 <= discount <= 1:
             raise ValueError(f"discount must lie in 0 ... 1, got {discount}")
         self.spec, self.capacity, self.n_step = spec, capacity, n_step
-        self.discount, self.clip_reward = discount, clip_reward
+        self.discount, self.clip_reward, self.priorities = discount, clip_reward, priorities
         self._stack = spec.frame_stack
+        kept = fields(spec, prioritized=priorities is not None)
         # zeros, unlike full, leaves the pages untouched until they are written
-        self._at: dict[str, Array] = {n: np.zeros((capacity, *s), d) for n, (d, s) in _fields(spec).items()}
+        self._at: dict[str, Array] = {name: np.zeros((capacity, *s), dtype) for name, (dtype, s) in kept.items()}
         self._at["successor"].fill(-1)
+        self._drawing: Drawing = Prioritized(priorities, capacity) if priorities else Uniform(self._at["successor"])
         self._written = 0  # slots ever written: the next position
         self._eligible = 0
-        self._streams: dict[int, _Stream] = {}
-        self._choices: NDArray[np.int64] | None = None  # the eligible slots, once listed since the last change
+        self._streams: dict[int, Stream] = {}
 
     def __len__(self) -> int:
         """Observations held."""
@@ -113,19 +95,23 @@ class NStepReplay:
 
     def memory_bytes(self) -> int:
         """What it takes when full (see `replay_bytes` for the same before making one)."""
-        return replay_bytes(self.spec, self.capacity)
+        return replay_bytes(self.spec, self.capacity, self.priorities is not None)
 
     def add(self, fragment: Fragment) -> None:
         """Take in a fragment; its arrays are copied. Steps that are not valid are left out.
 
-        Raises: ValueError where its shapes do not fit the spec, each other or the capacity.
+        By priority, the transition that begins at a step gets what ``extras["priority"]`` [T, B] says there, as soon as
+        it is complete; where that is NaN, or there is none, the greatest that any ever had.
+
+        Raises: ValueError where its shapes do not fit the spec, each other or the capacity, or a priority is negative
+        or infinite.
         """
         steps, ended = self._check(fragment)
+        priority = _given_priority(fragment)[steps] if self.priorities else None
         played = int(steps.sum())
         count = played + len(fragment.final_index)
         self._make_room(count)
         begin, self._written = self._written, self._written + count
-        self._choices = None
         oldest = self._written - self.capacity  # positions below this one are gone
         self._streams = {number: s for number, s in self._streams.items() if s.end > oldest}
 
@@ -138,12 +124,14 @@ class NStepReplay:
         starts[1:] |= ended[:-1] | ~steps[:-1]
         before = np.concatenate([stream.tail[None], position[:-1]])
         before[starts] = -1
-        age, whole = _ages(before, starts, stream)
+        age, whole = ages(before, starts, stream)
 
-        self._write("frame", begin, fragment.obs[steps] if not steps.all() else _rows(fragment.obs))
+        self._write_frames(begin, fragment.obs, steps)
         self._write("frame", begin + played, fragment.final_obs)
         for name in ("action", "reward", "terminated", "truncated"):
             self._write(name, begin, getattr(fragment, name)[steps])
+        if priority is not None:
+            self._write("priority", begin, priority)
         previous = np.concatenate([before[steps], position[t, b]])
         everywhere = np.arange(begin, self._written)
         self._write("previous", begin, np.where(previous >= 0, previous, everywhere) % self.capacity)
@@ -157,7 +145,7 @@ class NStepReplay:
         complete = steps & (whole | (age >= self._stack - 1))
         self._write("intact", begin, complete[steps])
         pending = self._finish_windows(np.concatenate([stream.pending, position[complete]]))
-        self._streams[fragment.stream] = _Stream(
+        self._streams[fragment.stream] = Stream(
             sequence=fragment.sequence,
             tail=np.where(ended[-1], -1, position[-1]),
             age=age[-1],
@@ -166,34 +154,46 @@ class NStepReplay:
             end=self._written,
         )
 
-    def sample(self, batch_size: int, rng: np.random.Generator, out: Batch | None = None) -> Batch:
+    def sample(self, batch_size: int, rng: np.random.Generator, out: Batch | None = None, beta: float = 1.0) -> Batch:
         """Draw ``batch_size`` transitions, with replacement, into ``out`` (see `make_batch`) or new arrays.
+
+        By priority, ``beta`` says how far their weights make up for being drawn more or less often than the others:
+        1 wholly, 0 not at all.
 
         Raises: ValueError where nothing is eligible yet.
         """
         if self._eligible == 0:
             raise ValueError("the replay holds no complete transition yet: add fragments before sampling")
         batch = self.make_batch(batch_size) if out is None else out
-        slots = self._draw(batch_size, rng)
+        slots = self._drawing.draw(batch_size, len(self), rng)
         at = self._at
         self._observations(slots, batch.s_tm1)
         self._observations(at["successor"][slots], batch.s_t)
         for name, target in (("action", batch.a_tm1), ("return", batch.r_t), ("discount", batch.discount_t)):
             np.take(at[name], slots, axis=0, out=target, mode="clip")
+        self._drawing.weigh(slots, self._eligible, beta, batch.weight)
+        newest = self._written - 1
+        np.subtract(newest, (newest - slots) % self.capacity, out=batch.index)
         return batch
+
+    def update(self, index: NDArray[np.int64], priority: Array) -> None:
+        """Give the transitions that `sample` drew as ``index`` [B] new priorities [B], >= 0.
+
+        Those that the replay no longer holds are passed over, so that priorities may come late. Where an index stands
+        twice, its last priority holds. Without priorities nothing happens.
+
+        Raises: ValueError where a priority is negative, infinite or not a number.
+        """
+        priority = np.asarray(priority, np.float64)
+        _check_priority(priority, "priority")
+        slots = index % self.capacity
+        held = (index >= self._written - self.capacity) & (index < self._written)
+        held &= self._at["successor"][slots] >= 0
+        self._drawing.update(slots[held], priority[held])
 
     def make_batch(self, batch_size: int) -> Batch:
         """Uninitialised arrays for `sample` to fill again and again."""
-        dtype, shape = _fields(self.spec)["frame"]
-        stacked = (batch_size, *((self._stack,) if self._stack > 1 else ()), *shape)
-        action_dtype, action_shape = _fields(self.spec)["action"]
-        return Batch(
-            s_tm1=np.empty(stacked, dtype),
-            a_tm1=np.empty((batch_size, *action_shape), action_dtype),
-            r_t=np.empty(batch_size, np.float32),
-            discount_t=np.empty(batch_size, np.float32),
-            s_t=np.empty(stacked, dtype),
-        )
+        return make_batch(self.spec, batch_size)
 
     def frames(self, limit: int) -> Array:
         """A copy of up to ``limit`` of the frames held, evenly spread [N, *frame_shape]."""
@@ -205,33 +205,48 @@ class NStepReplay:
         )
 
     def state(self) -> dict[str, Any]:
-        """All it holds, trimmed to what is filled. The arrays are views: use them before the next `add`."""
+        """All it holds, trimmed to what is filled. The arrays are views: use them before the next `add` or `update`."""
         return {
-            "capacity": self.capacity,
-            "n_step": self.n_step,
+            "settings": self._settings(),
             "written": self._written,
             "at": {name: array[: len(self)] for name, array in self._at.items()},
             "streams": [{"stream": number, **vars(stream)} for number, stream in self._streams.items()],
+            "drawing": self._drawing.state(len(self)),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what another replay of the same spec, capacity and n gave as `state`; it is copied.
+        """Take over what another replay of the same spec and settings gave as `state`; it is copied.
 
-        Raises: ValueError where capacity or n differ.
+        Raises: ValueError where the settings differ.
         """
-        for name in ("capacity", "n_step"):
-            if state[name] != getattr(self, name):
-                raise ValueError(f"the saved replay has {name} {state[name]}, this one {getattr(self, name)}")
+        for name, own in self._settings().items():
+            if state["settings"][name] != own:
+                raise ValueError(
+                    f"the saved replay has {name} {state['settings'][name]}, this one {own}: what it holds was made "
+                    f"with the former, so go on with that, or without the saved replay"
+                )
         self._written = state["written"]
         self._at["successor"].fill(-1)
         for name, array in self._at.items():
             array[: len(self)] = state["at"][name]
         self._eligible = int(np.count_nonzero(self._at["successor"] >= 0))
-        self._choices = None
+        self._drawing.load_state(state["drawing"])
         self._streams = {}
         for entry in state["streams"]:
-            fields = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in entry.items() if k != "stream"}
-            self._streams[entry["stream"]] = _Stream(**fields)
+            kept = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in entry.items() if k != "stream"}
+            self._streams[entry["stream"]] = Stream(**kept)
+
+    def _settings(self) -> dict[str, Any]:
+        """What decides how the things that it holds were computed."""
+        by = self.priorities
+        return {
+            "capacity": self.capacity,
+            "n_step": self.n_step,
+            "discount": self.discount,
+            "clip_reward": self.clip_reward,
+            "alpha": by.alpha if by else None,
+            "floor": by.floor if by else None,
+        }
 
     def _check(self, fragment: Fragment) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """The steps to keep and those that end an episode, both [T, B]."""
@@ -272,11 +287,13 @@ class NStepReplay:
 
     def _forget(self, slots: NDArray[np.int64]) -> None:
         at = self._at
-        self._eligible -= int(np.count_nonzero(at["successor"][slots] >= 0))
-        at["successor"][slots] = -1
+        gone = slots[at["successor"][slots] >= 0]
+        self._eligible -= len(gone)
+        self._drawing.leave(gone)
+        at["successor"][gone] = -1
         at["intact"][slots] = False
 
-    def _continued(self, fragment: Fragment, oldest: int) -> _Stream:
+    def _continued(self, fragment: Fragment, oldest: int) -> Stream:
         """What the fragment goes on from, as far as it is still held at the positions from ``oldest`` on.
 
         A blank record if this is the stream's first fragment, or one before it is missing.
@@ -284,8 +301,7 @@ class NStepReplay:
         at, columns = self._at, fragment.first.shape[1]
         stream = self._streams.get(fragment.stream)
         if stream is None or stream.sequence + 1 != fragment.sequence or len(stream.tail) != columns:
-            blank = np.full(columns, -1, np.int64)
-            return _Stream(-1, blank, np.zeros_like(blank), np.zeros(columns, np.bool_), blank[:0], 0)
+            return Stream.blank(columns)
         tail = np.where(stream.tail >= oldest, stream.tail, -1)
         held, cursor = np.zeros(columns, np.int64), tail
         for k in range(1, self._stack):
@@ -309,6 +325,18 @@ class NStepReplay:
         array[start : start + head] = values[:head]
         array[: len(values) - head] = values[head:]
 
+    def _write_frames(self, begin: int, obs: Array, steps: NDArray[np.bool_]) -> None:
+        """Store those of ``obs`` [T, B, ...] that ``steps`` marks, each copied once."""
+        rows = obs.reshape(-1, *obs.shape[2:])
+        if steps.all():
+            self._write("frame", begin, rows)
+            return
+        index, start = np.flatnonzero(steps), begin % self.capacity
+        head = min(len(index), self.capacity - start)
+        for which, to in ((index[:head], start), (index[head:], 0)):
+            target = self._at["frame"][to : to + len(which)]
+            np.take(rows, which, axis=0, out=target, mode="clip")  # "raise" would copy once more
+
     def _finish_windows(self, position: NDArray[np.int64]) -> NDArray[np.int64]:
         """Make eligible the steps at ``position`` whose n-step window is complete; returns the others."""
         at, start = self._at, position % self.capacity
@@ -330,20 +358,8 @@ class NStepReplay:
         at["return"][done], at["discount"][done] = r_t[known], discount_t[known]
         at["successor"][done] = successor[known]
         self._eligible += len(done)
+        self._drawing.enter(done, at["priority"][done] if self.priorities else None)
         return position[~known]
-
-    def _draw(self, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Eligible slots, uniformly: by rejection where most are, else from the list of them."""
-        successor, held = self._at["successor"], len(self)
-        if 2 * self._eligible < held:
-            if self._choices is None:
-                self._choices = np.flatnonzero(successor[:held] >= 0)
-            return self._choices[rng.integers(0, len(self._choices), count)]
-        drawn = np.zeros(0, np.int64)
-        while len(drawn) < count:
-            more = rng.integers(0, held, count)
-            drawn = np.concatenate([drawn, more[successor[more] >= 0]])
-        return drawn[:count]
 
     def _observations(self, slots: Array, out: Array) -> None:
         """Rebuild the whole observations at ``slots`` into ``out``."""
@@ -360,39 +376,21 @@ class NStepReplay:
                 out[age < stack - 1 - k, k] = 0
 
 
-def _fields(spec: EnvSpec) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-    """What is kept for each slot: dtype and shape."""
-    spaces = {"observation": spec.observation_space, "action": spec.action_space}
-    for what, space in spaces.items():
-        if space.shape is None or space.dtype is None:
-            raise TypeError(f"replay needs a space of one array, but the {what} space of {spec.id} is {space}")
-    index, number, flag = np.dtype(np.int32), np.dtype(np.float32), np.dtype(np.bool_)
-    return {
-        "frame": (np.dtype(spec.observation_space.dtype), spec.frame_shape),
-        "action": (np.dtype(spec.action_space.dtype), tuple(spec.action_space.shape or ())),
-        "reward": (number, ()),
-        "terminated": (flag, ()),
-        "truncated": (flag, ()),
-        "previous": (index, ()),
-        "following": (index, ()),
-        "age": (np.dtype(np.uint8), ()),
-        "intact": (flag, ()),
-        "successor": (index, ()),
-        "return": (number, ()),
-        "discount": (number, ()),
-    }
+def _given_priority(fragment: Fragment) -> NDArray[np.float32]:
+    """[T, B] float32, NaN where nothing is known."""
+    shape, given = fragment.first.shape, fragment.extras.get(PRIORITY)
+    if given is None:
+        return np.full(shape, np.nan, np.float32)
+    if given.shape != shape:
+        raise ValueError(f'fragment.extras["{PRIORITY}"] must be [T, B] = {list(shape)}, got {list(given.shape)}')
+    _check_priority(given[fragment.valid & ~np.isnan(given)], f'fragment.extras["{PRIORITY}"]')
+    return given.astype(np.float32, copy=False)
 
 
-def _rows(array: Array) -> Array:
-    """[T, B, ...] as [T * B, ...]."""
-    return array.reshape(-1, *array.shape[2:])
-
-
-def _ages(
-    before: NDArray[np.int64], starts: NDArray[np.bool_], stream: _Stream
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """For each step [T, B]: how many frames before it are linked, and whether they reach its episode's start."""
-    steps = np.arange(len(before))[:, None]
-    root = np.maximum.accumulate(np.where(before < 0, steps, -1), axis=0)
-    whole = np.where(root >= 0, np.take_along_axis(starts, np.maximum(root, 0), axis=0), stream.whole)
-    return np.where(root >= 0, steps - root, steps + 1 + stream.age), whole
+def _check_priority(priority: Array, name: str) -> None:
+    wrong = ~((priority >= 0) & (priority < np.inf))
+    if wrong.any():
+        raise ValueError(
+            f"{name} must be finite and not negative, got {priority[wrong][0]} (and {int(wrong.sum()) - 1} more like "
+            f"it): give the absolute TD error, or a loss that cannot be negative"
+        )

@@ -1,0 +1,146 @@
+"""One gradient step of Q-learning: the networks, the target, the optimiser, and the noise in between."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rlray.algos.networks import autocast, export_weights
+from rlray.algos.noise import Noise
+from rlray.algos.q_learning.heads import make_head
+from rlray.algos.q_learning.losses import of_action
+from rlray.algos.q_learning.network import make_q_network
+from rlray.algos.q_learning.settings import QLearningSettings
+from rlray.algos.transfer import TensorBatch
+from rlray.algos.types import LearnerContext, Metrics, Weights
+from rlray.envs.types import EnvSpec
+
+
+class Updated(NamedTuple):
+    """What a gradient step saw."""
+
+    priority: Tensor  # [B] of each transition
+    figures: Tensor  # [4] loss, mean value, mean absolute TD error, gradient norm
+
+
+class QUpdater:
+    """An online network that learns from batches, and a target network that follows it.
+
+    Guarantees: the same arguments and batches give the same weights, bit for bit on a CPU with the same count of
+    threads. Nothing waits for a GPU here.
+
+    Args:
+        actions: how many there are; those in batches are counted from ``first_action``.
+
+    Raises: ValueError where the network does not fit the observations.
+    """
+
+    def __init__(
+        self, spec: EnvSpec, settings: QLearningSettings, context: LearnerContext, actions: int, first_action: int = 0
+    ) -> None:
+        self._settings, self._context, self._first_action = settings, context, first_action
+        device = context.device
+        self.head = make_head(settings, device)
+        self.network = make_q_network(spec, settings.network, actions, context.seed, self.head.size).to(device)
+        self.target = copy.deepcopy(self.network.body).requires_grad_(False)
+        self.parameters = list(self.network.parameters())
+        theirs = self.network.body.state_dict(keep_vars=True)
+        self._pairs = [(own, theirs[name]) for name, own in self.target.state_dict(keep_vars=True).items()]
+        rate = settings.learning_rate.at(0, context.total_steps)
+        self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
+            self.parameters, lr=rate, eps=settings.adam_eps, fused=True
+        )
+        self._noise, self._target_noise = Noise(self.network), Noise(self.target)
+        self._generator = torch.Generator(device).manual_seed(context.seed)  # of the noise
+        self.updates = 0
+
+    def set_rate(self, steps: int) -> float:
+        """Let Adam's step size be what it is after ``steps`` agent steps, and return it."""
+        rate = self._settings.learning_rate.at(steps, self._context.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def update(self, batch: TensorBatch) -> Updated:
+        """One gradient step, and one of the target network where it is due."""
+        network, settings, device = self.network, self._settings, self._context.device
+        with torch.no_grad(), autocast(device, settings.precision):
+            x_t = network.input(batch.s_t)  # both networks see the same
+            self._target_noise.draw(self._normal)
+            outputs_t = network.shaped(self.target(x_t))
+            q_t = chooser = self.head.q_values(outputs_t)
+            if settings.double:
+                self._noise.draw(self._normal)
+                chooser = self.head.q_values(network.shaped(network.body(x_t)))
+            a_t = chooser.argmax(dim=1)
+        self._noise.draw(self._normal)
+        # A context of its own: autocast keeps converted weights, and those made without gradients would be reused.
+        with autocast(device, settings.precision):
+            outputs_tm1 = network(batch.s_tm1)
+        a_tm1 = batch.a_tm1 - self._first_action
+        losses = self.head.losses(outputs_tm1, a_tm1, batch, outputs_t, a_t)
+        loss = (losses.loss * batch.weight).mean()
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        grad_norm = nn.utils.clip_grad_norm_(self.parameters, settings.max_grad_norm or float("inf"))
+        self.optimizer.step()
+        self.updates += 1
+        if self.updates % settings.target_update_every == 0:
+            self._move_target()
+        with torch.no_grad():
+            q_tm1 = self.head.q_values(outputs_tm1)
+            td_error = batch.r_t + batch.discount_t * of_action(q_t, a_t) - of_action(q_tm1, a_tm1)
+            figures = torch.stack((loss.detach(), q_tm1.mean(), td_error.abs().mean(), grad_norm))
+        return Updated(losses.priority, figures)
+
+    def metrics(self) -> Metrics:
+        """``noise``, the mean absolute size of the noise in the weights, where there are noisy layers."""
+        return {"noise": float(self._noise.size())} if self._noise else {}
+
+    def weights(self) -> Weights:
+        """A copy of the online network's weights and of its input's normalisation, on the CPU."""
+        return export_weights(self.network)
+
+    def state(self) -> dict[str, Any]:
+        """Networks, optimiser, counters and random numbers. Tensors are not copied.
+
+        Torch's own generators are among the latter: networks of one's own may draw from them.
+        """
+        return {
+            "network": dict(self.network.state_dict()),
+            "target": dict(self.target.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "updates": self.updates,
+            "noise": self._generator.get_state(),
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state() if self._context.device == "cuda" else None,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``, which is copied.
+
+        Raises: RuntimeError (torch's) where networks have other names or shapes.
+        """
+        self.network.load_state_dict(state["network"])
+        self.target.load_state_dict(state["target"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.updates = state["updates"]
+        self._generator.set_state(state["noise"])
+        torch.set_rng_state(state["torch"])
+        if self._context.device == "cuda" and state["cuda"] is not None:
+            torch.cuda.set_rng_state(state["cuda"])
+
+    def _normal(self, rows: int, size: int) -> Tensor:
+        return torch.randn(rows, size, generator=self._generator, device=self._context.device)
+
+    @torch.no_grad()
+    def _move_target(self) -> None:
+        for own, theirs in self._pairs:
+            if own.is_floating_point():
+                own.lerp_(theirs, self._settings.target_tau)
+            else:
+                own.copy_(theirs)
