@@ -15,8 +15,8 @@ from rlray.algos.dqn.config import DQNConfig
 from rlray.algos.dqn.loss import q_learning_loss
 from rlray.algos.networks import autocast, export_weights, make_q_network
 from rlray.algos.replay import NStepReplay
-from rlray.algos.transfer import BatchLoader
-from rlray.algos.types import Fragment, LearnerContext, Metrics, Weights
+from rlray.algos.transfer import BatchLoader, TensorBatch
+from rlray.algos.types import Fragment, LearnerContext, Metrics, NotFinite, Weights
 from rlray.envs.types import EnvSpec
 
 FRAMES_FOR_NORM = 5_000
@@ -50,6 +50,7 @@ class DQNLearner:
         )
         self._loader = BatchLoader(self._replay, config.batch_size, context.device)
         self._rng = np.random.default_rng(context.seed)
+        self._batch: TensorBatch  # the last one
         self._steps = 0  # agent steps taken in
         self._updates = 0
         self._owed = 0.0  # transitions still to be replayed for the steps taken in
@@ -60,7 +61,7 @@ class DQNLearner:
         Returns ``updates``, ``replay_fill``, ``epsilon``, ``lr``; where there were updates also their means
         ``loss``, ``q_mean``, ``td_error``, ``grad_norm``.
 
-        Raises: FloatingPointError where a loss was infinite or not a number; the weights are then spoilt.
+        Raises: NotFinite where a loss was infinite or not a number; the weights are then spoilt.
         """
         self._replay.add(fragment)
         self._steps += fragment.steps
@@ -72,8 +73,10 @@ class DQNLearner:
             self._owed += fragment.steps * config.samples_per_step
             while self._owed >= config.batch_size:
                 self._owed -= config.batch_size
-                sums += self._update()
+                sums += (update := self._update())
                 updates += 1
+                if update.device.type == "cpu" and not bool(update.isfinite().all()):
+                    break  # the batch at hand is the one; on a GPU to look would mean to wait
         metrics = {
             "updates": float(updates),
             "replay_fill": self._replay.fill,
@@ -91,8 +94,9 @@ class DQNLearner:
         return export_weights(self._network)
 
     def state(self) -> dict[str, Any]:
-        """Networks, optimiser, counters and random numbers, but not what the replay holds. Tensors are not copied."""
+        """All of it; tensors and what the replay holds are not copied."""
         return {
+            "replay": self._replay.state(),
             "network": dict(self._network.state_dict()),
             "target": dict(self._target.state_dict()),
             "optimizer": self._optimizer.state_dict(),
@@ -103,7 +107,8 @@ class DQNLearner:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state``, which is copied; the replay keeps what it holds, and fills to the warm-up again.
+        """Go on from ``state``, which is copied. Without the key "replay" the replay keeps what it holds, and fills to
+        the warm-up again.
 
         Raises: RuntimeError (torch's) where networks have other names or shapes.
         """
@@ -112,6 +117,8 @@ class DQNLearner:
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self._rng.bit_generator.state = state["rng"]
         self._steps, self._updates, self._owed = state["steps"], state["updates"], state["owed"]
+        if "replay" in state:
+            self._replay.load_state(state["replay"])
 
     def _warmed_up(self) -> bool:
         """Whether the replay holds enough; the first time that it does, the input's normalisation is measured."""
@@ -124,7 +131,7 @@ class DQNLearner:
     def _update(self) -> Tensor:
         """One gradient step; returns loss, mean q, mean absolute TD error and gradient norm [4]."""
         config, network = self._config, self._network
-        s_tm1, a_tm1, r_t, discount_t, s_t = self._loader.next(self._rng)
+        self._batch = s_tm1, a_tm1, r_t, discount_t, s_t = self._loader.next(self._rng)
         with torch.no_grad(), autocast(self._context.device, config.precision):
             x_t = network.input(s_t)  # both networks see the same
             q_t_value = self._target(x_t).float()
@@ -155,8 +162,9 @@ class DQNLearner:
 
     def _check_finite(self, metrics: Metrics) -> None:
         if not all(map(np.isfinite, (metrics["loss"], metrics["grad_norm"]))):
-            raise FloatingPointError(
+            raise NotFinite(
                 f"dqn: the loss became {metrics['loss']} (gradient norm {metrics['grad_norm']}) within the updates up "
                 f"to {self._updates}: use a smaller learning_rate or max_grad_norm, set clip_reward, and look for "
-                f"infinite or enormous numbers in the observations and rewards"
+                f"infinite or enormous numbers in the observations and rewards",
+                self._batch._asdict(),
             )
