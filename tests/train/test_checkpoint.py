@@ -17,14 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from rlray.train.checkpoint import (
-    CheckpointError,
-    latest_checkpoint,
-    load_checkpoint,
-    new_checkpoint_path,
-    prune_checkpoints,
-    save_checkpoint,
-)
+from rlray.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from rlray.train.checkpoint_folder import latest_checkpoint, new_checkpoint_path, prune_checkpoints
 from tests.train.test_state_tree import random_tree, same
 
 STATE = {"step": 7, "net": {"w": torch.arange(6.0).reshape(2, 3)}, "replay": {"frames": np.arange(10, dtype=np.uint8)}}
@@ -129,7 +123,8 @@ def test_the_latest_and_the_oldest(tmp_path: Path, caplog: pytest.LogCaptureFixt
 SAVER = """
 import sys
 import numpy as np
-from rlray.train.checkpoint import latest_checkpoint, new_checkpoint_path, prune_checkpoints, save_checkpoint
+from rlray.train.checkpoint import save_checkpoint
+from rlray.train.checkpoint_folder import new_checkpoint_path, prune_checkpoints
 folder, step = sys.argv[1], int(sys.argv[2])
 while True:
     step += 1

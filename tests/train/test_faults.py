@@ -34,7 +34,7 @@ def test_a_killed_simulator_costs_one_fragment(
     with caplog.at_level(logging.WARNING):
         played = run(mode=mode, env_settings={"fail": "die", "fail_at": 34, "once": str(tmp_path / "once")})
     state = load_checkpoint(played.experiment.last_checkpoint or "")
-    fragments = state["learner"]["fragments"]
+    fragments = state["learner"]["learner"]["fragments"]
     assert played.experiment.progress.steps == 800
     assert sum(fragments.values()) == 20
     assert set(fragments) == {"0", "1", "2"}
@@ -68,11 +68,11 @@ def test_a_killed_learner_names_the_last_checkpoint(run: Run) -> None:
     with pytest.raises(LearnerFailed, match=r"the learner died .*SIGKILL.*the last checkpoint is .*step_") as caught:
         run(mode="async", hyperparameters={"die_at": 15, "seconds": 0.05}, checkpoint={"every": 160})
     path = str(caught.value).rpartition("the last checkpoint is ")[2]
-    assert 160 <= load_checkpoint(path)["progress"]["steps"] <= 600
+    assert 160 <= load_checkpoint(path)["run"]["progress"]["steps"] <= 600
 
 
 def test_a_learner_that_raises(run: Run) -> None:
-    with pytest.raises(LearnerFailed, match=r"ArithmeticError: the loss is not a number; there is no checkpoint yet"):
+    with pytest.raises(LearnerFailed, match=r"ArithmeticError: this cannot be learned; there is no checkpoint yet"):
         run(hyperparameters={"fail_at": 2})
 
 

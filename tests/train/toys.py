@@ -10,7 +10,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from pydantic import BaseModel, ConfigDict
 
 from rlray.algos.types import Algorithm, Fragment, LearnerContext, Metrics, Weights
@@ -105,6 +107,10 @@ class CountingSettings(BaseModel):
     """The fragment at which the learner raises; below zero never."""
     die_at: int = -1
     """The fragment at which the learner's process is killed."""
+    once: str = ""
+    """A file that is made when that happens, and keeps it from happening again."""
+    nan_at: int = -1
+    """The fragment whose loss is no number, counted from 1."""
     greedy_once: str = ""
     """A file: the process that makes it, in its first greedy step, is killed there."""
     greedy_raises: bool = False
@@ -135,37 +141,58 @@ class CountingPolicy:
 
 
 class CountingLearner:
-    """Its only weight counts its fragments; it checks what fragments promise while it counts."""
+    """Its only weight counts its fragments; it checks what fragments promise while it counts.
+
+    ``luck`` adds up random numbers, its own and torch's: nothing may be drawn twice, or left out. The replay keeps what
+    the last fragments began with.
+    """
 
     def __init__(self, spec: EnvSpec, settings: CountingSettings, context: LearnerContext) -> None:
         self.settings = settings
         self.count = 0
         self.reward = 0.0
+        self.luck = 0.0
+        self.rng = np.random.default_rng(context.seed)
+        self.replay = np.zeros((4, *spec.frame_shape), np.float32)
         self.next: dict[int, tuple[int, Any]] = {}  # by stream: how many fragments came, what the next begins with
 
     def learn(self, fragment: Fragment) -> Metrics:
         if self.count == self.settings.fail_at:
-            raise ArithmeticError("the loss is not a number")
-        if self.count == self.settings.die_at:
+            raise ArithmeticError("this cannot be learned")
+        if self.count == self.settings.die_at and (not self.settings.once or first_to_make(self.settings.once)):
             os.kill(os.getpid(), signal.SIGKILL)
         sequence, obs = self.next.get(fragment.stream, (0, fragment.obs[0]))
         assert fragment.sequence == sequence, f"stream {fragment.stream}: {fragment.sequence} after {sequence - 1}"
         assert np.array_equal(fragment.obs[0], obs), "the fragments of a stream do not follow each other"
         self.next[fragment.stream] = sequence + 1, np.array(fragment.last_obs)
         time.sleep(self.settings.seconds)
+        self.replay[self.count % 4] = fragment.obs[0, 0]
         self.count += 1
         self.reward += float(fragment.reward.sum())
-        return {"updates": 1.0, "loss": float(fragment.obs.sum()), "reward_sum": self.reward}
+        self.luck += float(self.rng.random() + torch.rand(()))
+        loss = float("nan") if self.count == self.settings.nan_at else float(fragment.obs.sum())
+        return {"updates": 1.0, "loss": loss, "reward_sum": self.reward, "luck": self.luck}
 
     def weights(self) -> Weights:
         return {"count": np.array(self.count), "ballast": np.zeros(100_000)}
 
     def state(self) -> dict[str, Any]:
-        fragments = {str(stream): count for stream, (count, _) in self.next.items()}
-        return {"count": self.count, "reward": self.reward, "fragments": fragments}
+        return {
+            "count": self.count,
+            "reward": self.reward,
+            "luck": self.luck,
+            "rng": self.rng.bit_generator.state,
+            "fragments": {str(stream): count for stream, (count, _) in self.next.items()},
+            "next": {str(stream): obs for stream, (_, obs) in self.next.items()},
+            "replay": self.replay,
+        }
 
     def load_state(self, state: Any) -> None:
-        self.count, self.reward = state["count"], state["reward"]
+        self.count, self.reward, self.luck = state["count"], state["reward"], state["luck"]
+        self.rng.bit_generator.state = state["rng"]
+        self.next = {int(s): (count, state["next"][s].copy()) for s, count in state["fragments"].items()}
+        if "replay" in state:
+            self.replay[:] = state["replay"]
 
 
 ALGORITHM = Algorithm("counting", CountingSettings, CountingPolicy, CountingLearner)
@@ -194,3 +221,8 @@ class Impossible(gymnasium.Env[Any, Any]):
 
     def __init__(self) -> None:
         raise OSError("the device is busy")
+
+
+def Together(num_envs: int, length: int = 5) -> Any:  # noqa: N802 - an environment's name
+    """Corridors stepped by gymnasium itself, whose state nobody can ask for."""
+    return SyncVectorEnv([lambda: Corridor(length)] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
