@@ -80,7 +80,7 @@ def _newest(folder: Path, check: Callable[[Path], object]) -> Path | None:
 
 def _remove_drafts(folder: Path) -> None:
     """Remove what processes that are gone have not finished."""
-    for path in folder.iterdir():
+    for path in folder.iterdir() if folder.is_dir() else ():
         match = _TEMPORARY.fullmatch(path.name)
         if match and not _alive(int(match[1])):
             shutil.rmtree(path, ignore_errors=True)

@@ -79,9 +79,7 @@ def run(tmp_path: Path, runtime: None) -> Callable[..., Played]:
     ``resume`` is a `Played` to go on with from its last checkpoint, or from its beginning where it has none.
     """
 
-    def run(
-        watch: Watch = lambda experiment, record: None, *, resume: Played | None = None, **changes: Any
-    ) -> Played:
+    def run(watch: Watch = lambda experiment, record: None, *, resume: Played | None = None, **changes: Any) -> Played:
         config, source = resolve(RunConfig.from_dict(toy_config(**changes)))
         kept = KeptRecords()
         if resume is None:

@@ -77,7 +77,9 @@ def test_every_step_is_learned_from_once(run: Run, mode: str) -> None:
     assert sum(state["learner"]["learner"]["fragments"].values()) == state["learner"]["version"] == 20
     ended = played.experiment.progress.episodes.count
     assert 0 < ended <= 100
-    assert state["learner"]["learner"]["reward"] == round(played.of("train/return_mean")[-1] * ended), "1 for each that ended well"
+    assert state["learner"]["learner"]["reward"] == round(played.of("train/return_mean")[-1] * ended), (
+        "1 for each that ended well"
+    )
 
 
 def test_async_simulators_never_run_far_ahead(run: Run) -> None:

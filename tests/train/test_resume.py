@@ -40,7 +40,11 @@ CASES: dict[str, dict[str, Any]] = {
     "toy, episodes cut": {"checkpoint": {"every": EVERY, "episodes": "cut", "keep": 9}},
     "toy without a state": {"env": "tests.train.toys:Together"},
     "dqn on CartPole": {**DQN, "env": "CartPole-v1"},
-    "dqn on LunarLander": {**DQN, "env": "LunarLander-v3", "simulators": {"count": 1, "envs": 4, "fragment_length": 10}},
+    "dqn on LunarLander": {
+        **DQN,
+        "env": "LunarLander-v3",
+        "simulators": {"count": 1, "envs": 4, "fragment_length": 10},
+    },
     "dqn on the bundled Pong": {**DQN, "env": "rlray/Pong-v0"},
     "dqn on pixels": {**DQN, "hyperparameters": PIXELS, "env": "rlray/Pong-v0", "env_settings": {"obs": "pixels"}},
     "dqn on Atari": {**DQN, "hyperparameters": PIXELS, "env": "ALE/Pong-v5"},

@@ -223,6 +223,6 @@ class Impossible(gymnasium.Env[Any, Any]):
         raise OSError("the device is busy")
 
 
-def Together(num_envs: int, length: int = 5) -> Any:  # noqa: N802 - an environment's name
+def Together(num_envs: int, length: int = 5) -> Any:
     """Corridors stepped by gymnasium itself, whose state nobody can ask for."""
     return SyncVectorEnv([lambda: Corridor(length)] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
