@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,19 +138,19 @@ class Experiment:
 
     def _recover(self, error: LearnerDied) -> None:
         """Go on from the last checkpoint with a fresh learner, unless that has been in vain before."""
+        with contextlib.suppress(LearnerDied):  # a draft that it had not handed over is lost
+            self._settle_checkpoint()
         self._deaths += 1
         if self._deaths >= MAX_LEARNER_DEATHS:
-            raise LearnerFailed(
-                f"{error}, {self._deaths} times in a row without a checkpoint between"
-            ) from error.__cause__
-        log.error("%s; a fresh one goes on from where %s", error, self._kept)
+            row = f"{self._deaths} times in a row without a checkpoint between"
+            raise LearnerFailed(f"{error}, {row}") from error.__cause__
+        log.error("%s; a fresh one goes on from %s", error, self._keeper.last or "the beginning")
         self._crew.learner.restart()
         self._restore(clock=False)
 
     def _restore(self, clock: bool) -> None:
         """Bring everything to where it was in the last checkpoint, or to the beginning."""
         self._evaluator.abandon()
-        self._keeper.forget()
         self._crew.restore(self._keeper.last, clock)
         self._flow.restart()
         self._limit = "eval_return" if self._state.good_enough else None

@@ -69,7 +69,3 @@ class Keeper:
         )
         prune_checkpoints(self._folder, self._keep)
         return True
-
-    def forget(self) -> None:
-        """The learner that was writing one is gone."""
-        self._making = None
