@@ -76,17 +76,24 @@ Watch = Callable[[Experiment, Metrics], None]
 def run(tmp_path: Path, runtime: None) -> Callable[..., Played]:
     """Run an experiment to its end: ``run(**changes of toy_config)``; ``watch`` is called with each record.
 
-    ``resume`` is a `Played` to go on with from its last checkpoint, or from its beginning where it has none.
+    ``resume`` is a `Played` to go on with from its last checkpoint, or from its beginning where it has none;
+    ``folder`` is for its checkpoints.
     """
 
-    def run(watch: Watch = lambda experiment, record: None, *, resume: Played | None = None, **changes: Any) -> Played:
+    def run(
+        watch: Watch = lambda experiment, record: None,
+        *,
+        resume: Played | None = None,
+        folder: Path | None = None,
+        **changes: Any,
+    ) -> Played:
         config, source = resolve(RunConfig.from_dict(toy_config(**changes)))
         kept = KeptRecords()
-        if resume is None:
+        if resume is not None:
+            folder, kept.records = resume.folder, list(resume.records)
+        elif folder is None:
             folder = tmp_path / f"checkpoints-{len(list(tmp_path.iterdir()))}"
             folder.mkdir()
-        else:
-            folder, kept.records = resume.folder, list(resume.records)
         checkpoint = checkpoint_to_resume(folder)
         if checkpoint is None:
             kept.rewind(None, 0)

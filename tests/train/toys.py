@@ -20,10 +20,11 @@ from rlray.envs.types import EnvSpec
 
 
 class Corridor(gymnasium.Env[Any, Any]):
-    """Walk right for ``length`` steps: reward 1 at the end; truncated after ``limit`` steps. Action 1 is right.
+    """Walk right for ``length`` steps: reward ``prize`` at the end; truncated after ``limit`` steps. Action 1 is right.
 
     The observation is (position, steps of this episode, a number drawn at reset). It can be told to misbehave:
-    ``fail`` is ``"reset"`` or ``"step"`` to raise there, ``"die"`` to kill its own process in a step.
+    ``fail`` is ``"reset"`` or ``"step"`` to raise there, ``"die"`` to kill its own process in a step, ``"reward"`` or
+    ``"obs"`` to give one that is not a number, ``"straight"`` to raise after ``fail_at`` steps right and none else.
     ``fail_at`` counts the steps since it was made; ``once`` names a file that is made when it fails and keeps it from
     failing again, in any process.
     """
@@ -36,18 +37,20 @@ class Corridor(gymnasium.Env[Any, Any]):
         fail_at: int = 0,
         once: str = "",
         sleep: float = 0.0,
+        prize: float = 1.0,
         render_mode: str | None = None,
     ) -> None:
         self.observation_space = spaces.Box(-1.0, 1e6, (3,), np.float32)
         self.action_space = spaces.Discrete(2)
         self.render_mode = render_mode
-        self.length, self.limit, self.fail, self.fail_at, self.once, self.sleep = (
+        self.length, self.limit, self.fail, self.fail_at, self.once, self.sleep, self.prize = (
             length,
             limit,
             fail,
             fail_at,
             once,
             sleep,
+            prize,
         )
         self.total = 0
 
@@ -64,8 +67,14 @@ class Corridor(gymnasium.Env[Any, Any]):
         time.sleep(self.sleep)
         self.at += 1 if action == 1 else 0
         self.steps += 1
+        if self.at == self.steps == self.fail_at:
+            self._misbehave("straight")
         done = self.at >= self.length
-        return self._obs(), float(done), done, not done and self.steps >= self.limit, {}
+        lost = self.total > self.fail_at
+        if self.fail == "obs" and lost:
+            self.drawn = float("inf")
+        reward = float("nan") if self.fail == "reward" and lost else self.prize * done
+        return self._obs(), reward, done, not done and self.steps >= self.limit, {}
 
     def render(self) -> Any:
         picture = np.zeros((16, 16, 3), np.uint8)
@@ -113,6 +122,8 @@ class CountingSettings(BaseModel):
     """The fragment whose loss is no number, counted from 1."""
     greedy_once: str = ""
     """A file: the process that makes it, in its first greedy step, is killed there."""
+    greedy_dies: bool = False
+    """Each greedy step kills its process."""
     greedy_raises: bool = False
 
 
@@ -135,6 +146,8 @@ class CountingPolicy:
     def act_greedy(self, obs: Any) -> Any:
         if self.settings.greedy_raises:
             raise ValueError("no greedy action today")
+        if self.settings.greedy_dies:
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.settings.greedy_once and first_to_make(self.settings.greedy_once):
             os.kill(os.getpid(), signal.SIGKILL)
         return np.ones(len(obs), np.int64)

@@ -1,0 +1,53 @@
+"""Simulators that are killed at random moments, over and over: the run learns all the same."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from rlray.algos.types import Metrics
+from rlray.train import Experiment
+from tests.train.conftest import Played
+from tests.train.test_recovery import processes
+from tests.train.test_resume import DQN
+
+Run = Callable[..., Played]
+
+CORRIDOR = {
+    "algo": "dqn",
+    "hyperparameters": {
+        **DQN["hyperparameters"],
+        "replay_capacity": 5000,
+        "samples_per_step": 8.0,
+        "epsilon": 0.5,
+        "discount": 0.8,
+    },
+    "env_settings": {"length": 6, "limit": 12},
+    "simulators": {"count": 2, "envs": 4, "fragment_length": 10},
+    "eval": {"every": None, "final_episodes": 4},
+}
+
+
+def test_a_run_whose_simulators_are_killed_at_random_learns(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """Eight times, at about every fifth record. Straight to the end of the corridor is what there is to learn."""
+    rng, killed = random.Random(0), set[int]()
+
+    def kill(experiment: Experiment, record: Metrics) -> None:
+        if len(killed) < 8 and rng.random() < 0.2 and (playing := processes("Simulator")):
+            victim = rng.choice(playing)
+            killed.add(victim)
+            os.kill(victim, signal.SIGKILL)
+
+    with caplog.at_level(logging.WARNING):
+        played = run(kill, mode="async", stop={"steps": 4000}, **CORRIDOR)
+    assert len(killed) == 8
+    told = [line for line in caplog.text.splitlines() if "its fragment is lost" in line]
+    assert len(told) == 8
+    assert played.experiment.progress.steps == 4000
+    assert played.experiment.last_evaluation is not None
+    assert played.experiment.last_evaluation.lengths == [6] * 4
