@@ -98,12 +98,12 @@ class Fleet:
 
         None for one that died or failed, and has been replaced.
         """
+        before = self._streams
         asked = [slot.actor.snapshot.remote(steps, self._next_stream()) for slot in self._slots]
-        found: list[ObjectRef | None] = []
-        for number, (state, kept) in enumerate(asked):
-            answered = self._answer(number, kept)
-            found.append(state if answered is not None else None)
-        return found
+        kept = [self._answer(number, answer) for number, (_, answer) in enumerate(asked)]
+        if all(kept):
+            self._streams = before  # no stream was begun: one checkpoint more or less leaves no trace
+        return [None if one is None else state for one, (state, _) in zip(kept, asked, strict=True)]
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs besides the simulators' own states."""
