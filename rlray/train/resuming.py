@@ -19,6 +19,9 @@ FREE_ANYWHERE = (".num_cpus", ".num_gpus", ".max_env_failures")
 """The same of the machine: it changes the speed, and in mode sync at most the last bits."""
 
 
+Changes = dict[str, tuple[Any, Any]]
+
+
 class ResumeRefused(RunFolderError):
     """A run cannot go on with another configuration; the message lists the keys that differ."""
 
@@ -28,11 +31,11 @@ def config_to_resume(
     config: RunConfig | Mapping[str, Any] | str | os.PathLike[str] | None,
     overrides: Sequence[str],
     anyway: bool,
-) -> RunConfig:
+) -> tuple[RunConfig, Changes]:
     """What the run in ``folder`` goes on with: its own configuration, ``overrides``, or all of another one.
 
-    Where that differs from the run's own in keys that change what is learned, it is refused, or, if ``anyway``, taken
-    with a warning. ``name`` and ``run_dir`` stay what they are: the run keeps its folder.
+    Also returns what differs, for `tell_changes`. Where that is a key that changes what is learned, it is refused
+    unless ``anyway``. ``name`` and ``run_dir`` stay what they are: the run keeps its folder.
 
     Raises: ResumeRefused, with every such key; ConfigError.
     """
@@ -51,15 +54,19 @@ def config_to_resume(
             f"{folder.path} cannot go on with another configuration; these keys differ:\n{_listed(refused)}\n"
             "Leave them as they were, begin a new run, or force it with --resume-anyway (resume_anyway=True)"
         )
-    if refused:
-        log.warning("goes on although these keys differ:\n%s", _listed(refused))
+    return new, changed
+
+
+def tell_changes(changed: Changes) -> None:
+    """Log what differs from the run so far; with a warning where it changes what is learned."""
     for key, (before, after) in changed.items():
-        if key not in refused:
+        if _is_free(key):
             log.info("%s is now %s, was %s", key, after, before)
-    return new
+    if refused := {key: values for key, values in changed.items() if not _is_free(key)}:
+        log.warning("goes on although these keys differ:\n%s", _listed(refused))
 
 
-def differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
+def differences(old: RunConfig, new: RunConfig) -> Changes:
     """Old and new value by dotted key, where they differ; None for a key that one does not have."""
     before, after = (dict(flat(config.model_dump(mode="json"))) for config in (old, new))
     keys = [*before, *(key for key in after if key not in before)]

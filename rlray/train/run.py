@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import rlray
@@ -21,7 +22,7 @@ from rlray.train.failures import EnvironmentFailed
 from rlray.train.interrupts import leave_cleanly
 from rlray.train.metrics import MetricsWriter
 from rlray.train.plan import Plan, make_plan
-from rlray.train.resuming import config_to_resume
+from rlray.train.resuming import Changes, config_to_resume, tell_changes
 from rlray.train.run_folder import RunFolder
 from rlray.train.sources import EnvSource, name_of
 
@@ -79,31 +80,29 @@ def train(
         RunInterrupted: after the first Ctrl-C, when everything has been saved.
     """
     with ExitStack() as stack:
-        if resume is None:
-            if config is None:
-                raise TypeError("train needs a configuration, or resume=FOLDER of a run to go on with")
-            checked, source = resolve(config, env, overrides)
-            folder = None
-        else:
+        changed: Changes = {}
+        if resume is not None:
             folder = RunFolder.open(resume)
             stack.enter_context(folder.lock())
-            checked, source = resolve(config_to_resume(folder, config, overrides, resume_anyway), env)
+            wanted, changed = config_to_resume(folder, config, overrides, resume_anyway)
+            checked, source = resolve(wanted, env)
+        elif config is None:
+            raise TypeError("train needs a configuration, or resume=FOLDER of a run to go on with")
+        else:
+            checked, source = resolve(config, env, overrides)
         spec = spec_of(checked, source)
         plan = plan_for(checked)
-        checkpoint = None if folder is None else checkpoint_to_resume(folder.checkpoints)
-        if folder is None:
+        if resume is None:
             folder = RunFolder.create(checked)
             stack.enter_context(folder.lock())
-        else:
-            folder.replace_config(checked)
         console = stack.enter_context(Console(checked, frame_skip=source.frame_skip))
         stack.enter_context(_log_lines(folder, console))
         log.info("run folder %s; watch it with: tensorboard --logdir %s", folder.path, folder.events)
         log.info("%s", plan)
+        checkpoint = None if resume is None else _going_on(folder, checked, changed)
         stack.enter_context(_runtime(checked, folder))
         writer = stack.enter_context(MetricsWriter(folder, checked, resume=resume is not None))
         if resume is not None and checkpoint is None:
-            log.warning("%s has no checkpoint: it begins at the beginning", folder.path)
             writer.rewind(None, 0)
         experiment = stack.enter_context(
             Experiment(checked, source, spec, plan, folder.checkpoints, records=writer, resume=checkpoint)
@@ -127,6 +126,16 @@ def train(
     if result.stopped_by == "interrupted":
         raise RunInterrupted(result)
     return result
+
+
+def _going_on(folder: RunFolder, config: RunConfig, changed: Changes) -> Path | None:
+    """The checkpoint to go on from; what is now different is written down."""
+    checkpoint = checkpoint_to_resume(folder.checkpoints)
+    if checkpoint is None:
+        log.warning("%s has no checkpoint: it begins at the beginning", folder.path)
+    folder.replace_config(config)
+    tell_changes(changed)
+    return checkpoint
 
 
 def resolve(

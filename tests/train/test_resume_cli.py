@@ -184,10 +184,10 @@ def test_minutes_count_on(here: Path) -> None:
     assert first.stopped_by == "minutes"
     again = train(resume=first.run_dir)
     assert (again.stopped_by, again.steps) == ("minutes", first.steps)
-    more = train(resume=first.run_dir, overrides=["stop.minutes=0.1"])
-    assert more.stopped_by == "minutes"
-    assert more.steps > first.steps
-    assert more.seconds >= 6
+    assert again.seconds >= first.seconds
+    more = train(resume=first.run_dir, overrides=["stop.minutes=60", f"stop.steps={first.steps + 80}"])
+    assert (more.stopped_by, more.steps) == ("steps", first.steps + 80)
+    assert more.seconds > again.seconds
 
 
 def test_another_configuration_is_refused_with_the_keys_that_differ(
