@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ DQN: dict[str, Any] = {
     "simulators": {"count": 2, "envs": 2, "fragment_length": 10},
     "stop": {"steps": 640},
 }
-PIXELS = {**DQN["hyperparameters"], "network": "small", "replay_capacity": 200, "samples_per_step": 1.0}
+PIXELS = {**DQN["hyperparameters"], "network": "small", "replay_capacity": 200, "samples_per_step": 0.5}
 CASES: dict[str, dict[str, Any]] = {
     "toy": {"env_settings": {"limit": 9}},
     "toy, episodes cut": {"checkpoint": {"every": EVERY, "episodes": "cut", "keep": 9}},
@@ -46,7 +47,12 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "dqn on the bundled Pong": {**DQN, "env": "rlray/Pong-v0"},
     "dqn on pixels": {**DQN, "hyperparameters": PIXELS, "env": "rlray/Pong-v0", "env_settings": {"obs": "pixels"}},
-    "dqn on Atari": {**DQN, "hyperparameters": PIXELS, "env": "ALE/Pong-v5"},
+    "dqn on Atari": {
+        **DQN,
+        "hyperparameters": PIXELS,
+        "env": "ALE/Pong-v5",
+        "env_settings": {"img_height": 42, "img_width": 42},
+    },
 }
 
 
@@ -96,14 +102,18 @@ def assert_equal(one: Played, two: Played) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_that_was_left_and_resumed_equals_one_that_was_not(run: Run, case: str) -> None:
-    """Left twice: at a step that is no checkpoint's, and before the first checkpoint of the second part."""
+    """Left at a step that is no checkpoint's."""
     config = config_of(case)
-    whole = run(**config)
     part = run(leave_at(400), **config)
     assert list(part.folder.iterdir()), "there must be a checkpoint to go on from"
-    again = run(leave_at(440), resume=part, **config)
-    resumed = run(resume=again, **config)
-    assert_equal(whole, resumed)
+    assert_equal(run(**config), run(resume=part, **config))
+
+
+def test_a_run_that_was_left_twice(run: Run) -> None:
+    """The second time before the first checkpoint of its second part."""
+    config = config_of("toy")
+    again = run(leave_at(440), resume=run(leave_at(400), **config), **config)
+    assert_equal(run(**config), run(resume=again, **config))
 
 
 def test_a_run_left_before_its_first_checkpoint_begins_again(run: Run) -> None:
@@ -111,3 +121,74 @@ def test_a_run_left_before_its_first_checkpoint_begins_again(run: Run) -> None:
     part = run(leave_at(80), **config)
     assert not list(part.folder.iterdir())
     assert_equal(run(**config), run(resume=part, **config))
+
+
+def test_in_mode_async_a_resume_is_a_resume(run: Run) -> None:
+    """Learner, replay and counters go on; simulators begin a life of their own; no step is recorded twice."""
+    config = config_of("toy", mode="async", stop={"steps": 1600}, hyperparameters={"seconds": 0.01})
+    part = run(leave_at(800), **config)
+    left = everything(max(part.folder.iterdir()))
+    resumed = run(resume=part, **config)
+    state = everything(resumed.experiment.last_checkpoint or "")
+    then, now = left["learner"]["learner"], state["learner"]["learner"]
+    assert now["count"] == state["learner"]["version"] == 1600 // 40
+    assert {stream: now["fragments"][stream] for stream in then["fragments"]} == then["fragments"], (
+        "their streams ended"
+    )
+    assert len(now["fragments"]) == len(then["fragments"]) + 2
+    assert state["run"]["fleet"]["lives"] == [1, 1]
+    steps = [record["steps"] for record in resumed.records if "learner/updates" in record]
+    assert steps == sorted(set(steps))
+    evaluated = [record["steps"] for record in resumed.records if "eval/return_mean" in record]
+    assert len(evaluated) == len(set(evaluated))
+    episodes = resumed.of("train/episodes")
+    assert episodes == sorted(episodes)
+
+
+def test_an_evaluation_under_way_is_not_lost(run: Run) -> None:
+    """Left with a checkpoint that was made while it went on: the resumed run has its result, once, for its step."""
+    config = config_of(
+        "toy",
+        mode="async",
+        stop={"steps": 1200},
+        env_settings={"length": 10, "slow_walk": 1.0},
+        eval={"every": 240, "episodes": 1, "final_episodes": 0},
+    )
+    part = run(leave_at(560), **config)
+    saved = everything(max(part.folder.iterdir()))
+    asked = saved["run"]["evaluating"]
+    assert asked is not None
+    assert "evaluated" in saved
+    evaluated = run(resume=part, **config)
+    found = [
+        record for record in evaluated.records if record["steps"] == asked["step"] and "eval/return_mean" in record
+    ]
+    assert [record["eval/return_mean"] for record in found] == [1.0]
+
+
+def test_an_environment_that_does_not_come_back_begins_anew(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """It counts its episodes, which no seed brings back: the run says so, and nothing wrong is learned."""
+    config = config_of("toy", env="tests.train.toys:Counted")
+    part = run(leave_at(400), **config)
+    with caplog.at_level(logging.WARNING):
+        resumed = run(resume=part, **config)
+    lines = [record.getMessage() for record in caplog.records if "did not come back" in record.getMessage()]
+    assert [line[:12] for line in lines] == ["simulator 0:", "simulator 1:"]
+    assert all("checkpoint.episodes: cut makes a resume exact" in line for line in lines)
+    fragments = everything(resumed.experiment.last_checkpoint or "")["learner"]["learner"]["fragments"]
+    assert len(fragments) == 4, "two streams before, two after"
+    assert resumed.experiment.progress.steps == 800
+
+
+def test_cutting_makes_that_exact(run: Run) -> None:
+    config = config_of("toy, episodes cut", env="tests.train.toys:Counted")
+    assert_equal(run(**config), run(resume=run(leave_at(400), **config), **config))
+
+
+def test_without_the_replay_the_run_says_so(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    config = config_of("dqn on CartPole", checkpoint={"every": EVERY, "replay": False})
+    part = run(leave_at(400), **config)
+    with caplog.at_level(logging.INFO, "rlray.train"):
+        resumed = run(resume=part, **config)
+    assert "which holds no replay: it fills anew" in caplog.text
+    assert resumed.experiment.progress.steps == 640

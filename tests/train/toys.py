@@ -25,6 +25,7 @@ class Corridor(gymnasium.Env[Any, Any]):
     The observation is (position, steps of this episode, a number drawn at reset). It can be told to misbehave:
     ``fail`` is ``"reset"`` or ``"step"`` to raise there, ``"die"`` to kill its own process in a step, ``"reward"`` or
     ``"obs"`` to give one that is not a number, ``"straight"`` to raise after ``fail_at`` steps right and none else.
+    A walk straight to the end takes ``slow_walk`` seconds: evaluations do that, random walks hardly ever.
     ``fail_at`` counts the steps since it was made; ``once`` names a file that is made when it fails and keeps it from
     failing again, in any process.
     """
@@ -38,12 +39,13 @@ class Corridor(gymnasium.Env[Any, Any]):
         once: str = "",
         sleep: float = 0.0,
         prize: float = 1.0,
+        slow_walk: float = 0.0,
         render_mode: str | None = None,
     ) -> None:
         self.observation_space = spaces.Box(-1.0, 1e6, (3,), np.float32)
         self.action_space = spaces.Discrete(2)
         self.render_mode = render_mode
-        self.length, self.limit, self.fail, self.fail_at, self.once, self.sleep, self.prize = (
+        self.length, self.limit, self.fail, self.fail_at, self.once, self.sleep, self.prize, self.slow_walk = (
             length,
             limit,
             fail,
@@ -51,6 +53,7 @@ class Corridor(gymnasium.Env[Any, Any]):
             once,
             sleep,
             prize,
+            slow_walk,
         )
         self.total = 0
 
@@ -67,6 +70,8 @@ class Corridor(gymnasium.Env[Any, Any]):
         time.sleep(self.sleep)
         self.at += 1 if action == 1 else 0
         self.steps += 1
+        if self.at == self.steps == self.length:
+            time.sleep(self.slow_walk)
         if self.at == self.steps == self.fail_at:
             self._misbehave("straight")
         done = self.at >= self.length
@@ -93,6 +98,18 @@ class Corridor(gymnasium.Env[Any, Any]):
         if self.fail == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         raise ZeroDivisionError(f"the corridor fell in at {where}")
+
+
+class Counted(Corridor):
+    """Shows how many episodes there have been: it depends on more than one episode's seed and actions."""
+
+    episodes = 0.0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.episodes += 1.0
+        self.drawn = self.episodes
+        return self._obs(), {}
 
 
 def first_to_make(path: str) -> bool:
