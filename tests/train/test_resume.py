@@ -12,6 +12,7 @@ import pytest
 from rlray.algos.types import Metrics
 from rlray.train import Experiment
 from rlray.train.checkpoint import load_checkpoint
+from rlray.train.checkpoint_folder import latest_checkpoint
 from tests.train.conftest import Leave, Played
 from tests.train.test_state_tree import same
 
@@ -70,9 +71,11 @@ def config_of(case: str, **changes: Any) -> dict[str, Any]:
     return {**common, **CASES[case], **changes}
 
 
-def leave_at(steps: int) -> Callable[[Experiment, Metrics], None]:
+def leave_at(steps: int, saved: bool = True) -> Callable[[Experiment, Metrics], None]:
+    """Leave after ``steps``, and if ``saved`` not before a checkpoint is whole."""
+
     def watch(experiment: Experiment, record: Metrics) -> None:
-        if record["steps"] >= steps:
+        if record["steps"] >= steps and (experiment.last_checkpoint is not None or not saved):
             raise Leave
 
     return watch
@@ -118,7 +121,7 @@ def test_a_run_that_was_left_twice(run: Run) -> None:
 
 def test_a_run_left_before_its_first_checkpoint_begins_again(run: Run) -> None:
     config = config_of("toy")
-    part = run(leave_at(80), **config)
+    part = run(leave_at(80, saved=False), **config)
     assert not list(part.folder.iterdir())
     assert_equal(run(**config), run(resume=part, **config))
 
@@ -127,7 +130,7 @@ def test_in_mode_async_a_resume_is_a_resume(run: Run) -> None:
     """Learner, replay and counters go on; simulators begin a life of their own; no step is recorded twice."""
     config = config_of("toy", mode="async", stop={"steps": 1600}, hyperparameters={"seconds": 0.01})
     part = run(leave_at(800), **config)
-    left = everything(max(part.folder.iterdir()))
+    left = everything(latest_checkpoint(part.folder) or "")
     resumed = run(resume=part, **config)
     state = everything(resumed.experiment.last_checkpoint or "")
     then, now = left["learner"]["learner"], state["learner"]["learner"]
@@ -152,18 +155,22 @@ def test_an_evaluation_under_way_is_not_lost(run: Run) -> None:
         mode="async",
         stop={"steps": 1200},
         env_settings={"length": 10, "slow_walk": 1.0},
+        hyperparameters={"seconds": 0.02},
         eval={"every": 240, "episodes": 1, "final_episodes": 0},
     )
-    part = run(leave_at(560), **config)
-    saved = everything(max(part.folder.iterdir()))
+    found: list[dict[str, Any]] = []
+
+    def leave(experiment: Experiment, record: Metrics) -> None:
+        if experiment.last_checkpoint and (saved := everything(experiment.last_checkpoint))["run"]["evaluating"]:
+            found.append(saved)
+            raise Leave
+
+    part = run(leave, **config)
+    (saved,) = found
     asked = saved["run"]["evaluating"]
-    assert asked is not None
     assert "evaluated" in saved
-    evaluated = run(resume=part, **config)
-    found = [
-        record for record in evaluated.records if record["steps"] == asked["step"] and "eval/return_mean" in record
-    ]
-    assert [record["eval/return_mean"] for record in found] == [1.0]
+    results = [record for record in run(resume=part, **config).records if "eval/return_mean" in record]
+    assert [record["eval/return_mean"] for record in results if record["steps"] == asked["step"]] == [1.0]
 
 
 def test_an_environment_that_does_not_come_back_begins_anew(run: Run, caplog: pytest.LogCaptureFixture) -> None:
