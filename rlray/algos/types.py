@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,25 @@ class Policy(Protocol):
         """The policy's best actions [B, ...], for evaluation."""
 
 
+@runtime_checkable
+class StatefulPolicy(Protocol):
+    """What a policy that remembers something between two calls of ``act`` (a recurrent one) offers besides."""
+
+    def state(self) -> dict[str, Any]:
+        """What it remembers, but not its weights: as `Learner.state`."""
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Undo `state`; the weights are loaded after it."""
+
+
+class NotFinite(FloatingPointError):
+    """A loss became infinite or not a number. ``batch`` is what led to it: nested dicts of arrays, to be saved."""
+
+    def __init__(self, message: str, batch: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.batch = dict(batch or {})
+
+
 class Learner(Protocol):
     """Turns fragments into better weights. Owns network, optimiser, replay and schedules."""
 
@@ -80,6 +99,8 @@ class Learner(Protocol):
 
         Always in the result: ``updates`` (gradient steps done by this call). Others by the fixed tags of
         `docs/metrics.md`, such as ``loss``, ``q_mean``, ``replay_fill`` (0 to 1), ``epsilon``, ``lr``.
+
+        Raises: NotFinite where a loss became infinite or not a number.
         """
 
     def weights(self) -> Weights:
@@ -88,13 +109,14 @@ class Learner(Protocol):
     def state(self) -> dict[str, Any]:
         """All that must survive: nested dicts of numpy arrays, torch tensors, numbers, strings, bools, None, lists.
 
-        Arrays may be views that the next `learn` changes. What a replay holds lies under ``replay``, at the top.
+        Random numbers included, but for torch's own generator, which the caller keeps. Large arrays are views, not
+        copies: the state is used before the next call. What a replay holds stands under the key ``"replay"``.
         """
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Undo `state`: learning goes on as if it had never stopped.
+        """Undo `state`: learning goes on as if it had never stopped. ``state`` is copied.
 
-        ``replay`` may be missing, where a checkpoint left it out; the replay is then filled anew.
+        The key ``"replay"`` may be missing, where checkpoints are made without: the replay then fills anew.
         """
 
 

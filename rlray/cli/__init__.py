@@ -98,24 +98,37 @@ def _say(message: str, code: int) -> int:
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, metavar="NAME|PATH", help="a YAML file, or its name in configs/")
+    parser.add_argument("--config", metavar="NAME|PATH", help="a YAML file, or its name in configs/")
+    parser.add_argument(
+        "--resume", metavar="RUN", help="go on with the run in this folder; its own config if none is given"
+    )
+    parser.add_argument("--resume-anyway", action="store_true", help="go on even where the configuration differs")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted, such as stop.steps=1e5")
     parser.add_argument("--print-config", action="store_true", help="show the resolved configuration and stop")
 
 
 def _train(options: argparse.Namespace) -> int:
-    from rlray.config import dump_config, load_config
+    from rlray.config import RunConfig, dump_config, load_config
 
+    if options.config is None and options.resume is None:
+        return _say("give --config NAME|PATH, or --resume RUN to go on with a run", BAD_INPUT)
+    config: RunConfig | None = None
     try:
-        config = load_config(options.config, options.overrides)
+        if options.config is not None:
+            config = load_config(options.config, options.overrides)
+        elif options.print_config:
+            from rlray.train.run_folder import RunFolder
+
+            config = RunFolder.open(options.resume).load_config(options.overrides)
     except FileNotFoundError as error:
         return _say(str(error), BAD_INPUT)
-    if options.print_config:
+    if options.print_config and config is not None:
         print(dump_config(config), end="")
         return 0
     from rlray.train import train
 
-    result = train(config)
+    overrides = options.overrides if config is None else ()
+    result = train(config, overrides=overrides, resume=options.resume, resume_anyway=options.resume_anyway)
     print(f"stopped by {result.stopped_by} at step {result.steps:,} after {result.seconds:.0f} s")
     if result.evaluation is not None:
         print(f"evaluation: {result.evaluation}")
@@ -172,6 +185,7 @@ def _positive(text: str) -> int:
 _COMMANDS: tuple[inside.Command, ...] = (
     ("train", _add_train, _train, "Train as a configuration says, into a new run folder."),
     ("evaluate", _add_evaluate, _evaluate, "Play greedy episodes with what a run has learned."),
+    ("eval", _add_evaluate, _evaluate, "The same as evaluate."),
     ("list", _add_list, _list, "Show the algorithms, environments and configurations that come with rlray."),
     *inside.COMMANDS,
 )

@@ -52,6 +52,8 @@ class SimulatorsConfig(Section):
     """How many steps of every environment make one fragment, the unit that goes to the learner."""
     num_cpus: Amount = "auto"
     """CPUs that each simulator asks for; `auto` is one, or a share of half the machine where there are too few."""
+    max_env_failures: Whole = Field(default=3, ge=0)
+    """Exceptions of environments that a run survives: each costs a fragment and starts its simulator anew."""
 
 
 class LearnerConfig(Section):
@@ -92,6 +94,10 @@ class CheckpointConfig(Section):
     """Agent steps between checkpoints; null writes one at the end only."""
     keep: Count = 2
     """How many of the newest checkpoints stay."""
+    replay: bool | Literal["auto"] = "auto"
+    """Whether they hold what the replay holds; `auto` leaves it out where the disk has no room for it."""
+    episodes: Literal["keep", "cut"] = "keep"
+    """`mode: sync`: `keep` goes on with running episodes where the environment can; `cut` begins new ones each time."""
 
 
 class EngineConfig(Section):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         register,
         registered,
     )
-    from rlray.envs.types import EnvSpec, VecStep, VectorEnv
+    from rlray.envs.types import EnvSpec, Resumable, VecStep, VectorEnv
 
 _HOMES = {
     "EnvError": "errors",
@@ -34,6 +34,7 @@ _HOMES = {
     "register": "registry",
     "registered": "registry",
     "EnvSpec": "types",
+    "Resumable": "types",
     "VecStep": "types",
     "VectorEnv": "types",
 }
@@ -43,6 +44,7 @@ __all__ = [
     "EnvSpec",
     "Registration",
     "RegistryTable",
+    "Resumable",
     "VecStep",
     "VectorEnv",
     "export_registry",

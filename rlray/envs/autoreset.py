@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from gymnasium import spaces
@@ -17,6 +17,16 @@ from rlray.envs.seeding import SeedOnce, env_seeds
 from rlray.envs.types import EnvSpec, VecStep
 
 _ARRAY_SPACES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+class Copy(Protocol):
+    """One copy that can say where it stands."""
+
+    def state(self) -> dict[str, Any] | None:
+        """None where it cannot."""
+
+    def load_state(self, state: Mapping[str, Any]) -> Any:
+        """Go there; returns the observation."""
 
 
 class AutoresetVec:
@@ -38,6 +48,7 @@ class AutoresetVec:
         env_id: for `EnvSpec` and errors.
         seed: for the first reset that gets none.
         picture: returns the first copy as a picture; None: `render` is an error.
+        copies: what ``env``, in same-step mode, steps, if they can say where they stand: then so can this.
 
     Raises: ValueError without a mode; TypeError for spaces that are not arrays.
     """
@@ -49,11 +60,13 @@ class AutoresetVec:
         *,
         seed: int | None = None,
         picture: Callable[[], Any] | None = None,
+        copies: Sequence[Copy] = (),
     ) -> None:
         check_spaces(env_id, env.single_observation_space, env.single_action_space)
         self._env = env
         self._mode = _mode(env, env_id)
         self._picture = picture
+        self._copies = copies
         self.num_envs = env.num_envs
         action = env.single_action_space
         self._first_action = int(action.start) if isinstance(action, spaces.Discrete) else 0
@@ -146,6 +159,23 @@ class AutoresetVec:
             # The mask is the caller's promise: copies outside of it stay as they are and repeat their observation.
             options = {"reset_mask": ended.copy()}
             answer.obs = np.asarray(self._call("reset", lambda: self._env.reset(options=options))[0])
+
+    def state(self) -> dict[str, Any] | None:
+        """Where every copy stands; None where one cannot tell."""
+        self._check_open()
+        copies = [copy.state() for copy in self._copies] if self._started else []
+        if not copies or any(copy is None for copy in copies):
+            return None
+        return {"copies": copies, "seed": self._last_seed, "steps": self._steps}
+
+    def load_state(self, state: Mapping[str, Any]) -> NDArray[Any]:
+        """Bring every copy to where it stood when `state` was called; returns the observations there."""
+        self._check_open()
+        obs = [copy.load_state(saved) for copy, saved in zip(self._copies, state["copies"], strict=True)]
+        self._last_seed, self._steps = state["seed"], state["steps"]
+        self._seed.take(None)
+        self._started = True
+        return np.stack(obs).astype(self.spec.observation_space.dtype, copy=False)
 
     def _checked(self, actions: NDArray[Any]) -> NDArray[Any]:
         space = self.spec.action_space

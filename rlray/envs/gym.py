@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation, TimeLimit
 
 from rlray.envs.autoreset import AutoresetVec
+from rlray.envs.episodes import EpisodeRecord, play_again
 from rlray.envs.errors import EnvError
 from rlray.envs.settings import Accepted, check_names
 
@@ -51,7 +52,7 @@ class GymMaker:
         copies = [_Guard(self, index, num_envs, render and index == 0) for index in range(num_envs)]
         makers = [lambda copy=copy: copy for copy in copies]
         env = SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
-        return AutoresetVec(env, self.id, seed=seed, picture=copies[0].render if render else None)
+        return AutoresetVec(env, self.id, seed=seed, picture=copies[0].render if render else None, copies=copies)
 
     def make_one(self, index: int, render: bool) -> Env:
         """One environment; only copy 0 runs gymnasium's checks of the first reset and step."""
@@ -82,25 +83,29 @@ class GymMaker:
 class _Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
     """One copy: what it raises is told with its number, seed and step, and what it returns is checked for shape.
 
-    Its infos are dropped, for nobody reads them and merging them is slow.
+    Its infos are dropped, for nobody reads them and merging them is slow. How its episode began is kept, and the
+    actions since, so that `load_state` can bring another copy to the same place: see `EpisodeRecord`.
     """
 
     def __init__(self, maker: GymMaker, index: int, num_envs: int, render: bool) -> None:
         self._maker, self._index, self._num_envs = maker, index, num_envs
         self._seed: int | None = None
         self._steps = 0
+        self._record = EpisodeRecord()
         super().__init__(self._run("making", lambda: maker.make_one(index, render)))
         self._shape = self.observation_space.shape
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         if seed is not None:
             self._seed = seed
+        self._record.begins(self.env, seed, options)
         obs = self._run("reset", lambda: _parts(self.env.reset(seed=seed, options=options), "reset", "obs, info"))[0]
         self._check(obs, "reset")
         return obs, {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         self._steps += 1
+        self._record.steps(action)
         wanted = "obs, reward, terminated, truncated, info"
         obs, reward, terminated, truncated, _ = self._run("step", lambda: _parts(self.env.step(action), "step", wanted))
         self._check(obs, "step")
@@ -108,6 +113,25 @@ class _Guard(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def render(self) -> Any:
         return self._run("render", self.env.render)
+
+    def state(self) -> dict[str, Any] | None:
+        """Where it stands, None where it cannot tell."""
+        episode = self._record.state()
+        return None if episode is None else {"episode": episode, "seed": self._seed, "steps": self._steps}
+
+    def load_state(self, state: Mapping[str, Any]) -> Any:
+        """Play the episode of ``state`` again; returns the observation at its end.
+
+        Raises: EnvError from what the environment raised; ValueError where the episode ended on the way.
+        """
+
+        def step(action: Any) -> tuple[Any, bool]:
+            obs, _, terminated, truncated, _ = self.step(action)
+            return obs, bool(terminated or truncated)
+
+        obs = play_again(state["episode"], self.env, lambda seed: self.reset(seed=seed)[0], step)
+        self._seed, self._steps = state["seed"], state["steps"]
+        return obs
 
     def _check(self, obs: Any, doing: str) -> None:
         if np.shape(obs) != self._shape:

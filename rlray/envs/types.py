@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium import spaces
@@ -73,3 +74,24 @@ class VectorEnv(Protocol):
 
     def close(self) -> None:
         """Free what the environments hold. Calling it twice is harmless."""
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """What a `VectorEnv` may offer besides: to say where its games stand, and to go on from there in another process.
+
+    Without it, or where `state` is None, a run that goes on from a checkpoint begins new episodes.
+    """
+
+    def state(self) -> dict[str, Any] | None:
+        """All that `load_state` needs, random numbers included: nested dicts and lists of arrays, numbers, strings.
+
+        It changes nothing, and may hold views: use them before the next call. None where it cannot be told at the
+        moment.
+        """
+
+    def load_state(self, state: Mapping[str, Any]) -> NDArray[Any]:
+        """Go on from ``state``, which is copied; returns the observations [B, ...] there.
+
+        Every later step is then what it would have been, bit for bit.
+        """

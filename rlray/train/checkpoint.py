@@ -1,38 +1,41 @@
 """Checkpoints: folders that are whole or not there, whatever is killed at whatever moment.
 
-A checkpoint holds ``tensors.safetensors`` (all arrays), ``state.json`` (all the rest) and ``manifest.json`` (length
-and checksum of both). It is written beside its place, forced to the disk and then renamed, which the file system
-does in one piece. Reading one runs no code from it.
+A checkpoint is a dict; each of its entries is a part, and each part has files of its own: ``<part>.safetensors`` (its
+arrays), ``<part>.json`` (all the rest). ``manifest.json`` has length and checksum of every file. A checkpoint is
+written beside its place, forced to the disk and then renamed, which the file system does in one piece. Reading one runs
+no code from it.
+
+Writing has two halves, so that whoever owns the arrays need not wait for the disk: `write_draft` hands them over to the
+system, `finish_draft` checks, forces and renames, from any process.
 """
 
 from __future__ import annotations
 
+import errno
 import json
-import logging
 import os
-import re
 import secrets
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.numpy
-from safetensors import SafetensorError
+from rlray.train.state_tree import Arrays, put_together, take_apart
+from rlray.train.tensor_file import read_tensors, write_tensors
 
-from rlray.train.state_tree import put_together, take_apart
-
-log = logging.getLogger(__name__)
-
-FORMAT = 1
-_STATE, _TENSORS, _MANIFEST = "state.json", "tensors.safetensors", "manifest.json"
-_NAME = re.compile(r"step_(\d+)(?:\.(\d+))?")
-_TEMPORARY = re.compile(r"\..+\.(\d+)-[0-9a-f]+\.tmp")
+FORMAT = 2
+_MANIFEST = "manifest.json"
+_ROOM_FOR_THE_REST = 1 << 20
+"""Bytes kept free beside the arrays: for what has no arrays, and for others."""
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint cannot be read: it is missing, incomplete, damaged, or from a later version."""
+    """A checkpoint cannot be read: it is missing, incomplete, damaged, or from another version."""
+
+
+class OtherVersionError(CheckpointError):
+    """A checkpoint was written by a version of rlray that lays them out in another way."""
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> Path:
@@ -44,18 +47,45 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> P
     Raises:
         FileExistsError: there is something at ``path``; see `new_checkpoint_path`.
         TypeError: the state holds what cannot be saved; the message says where.
+        OSError: there is no room for it.
+    """
+    return finish_draft(write_draft(path, state), path)
+
+
+def write_draft(path: str | os.PathLike[str], state: Mapping[str, Any]) -> Path:
+    """The first half of `save_checkpoint`: returns a hidden folder beside ``path`` that holds all of ``state``.
+
+    ``state`` may change once this has returned.
+
+    Raises: as `save_checkpoint`; nothing is left then.
     """
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"checkpoint {path} exists already and is never overwritten; choose another path")
-    tree, arrays = take_apart(state)
+    parts = {name: take_apart({name: part}) for name, part in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = _temporary(path)
+    _check_room(path.parent, (arrays for _, arrays in parts.values()))
+    draft = temporary(path)
     draft.mkdir()
     try:
-        safetensors.numpy.save_file(arrays, draft / _TENSORS)
-        (draft / _STATE).write_text(json.dumps(tree, allow_nan=False), encoding="ascii")
-        files = {name: _fingerprint(draft / name) for name in (_TENSORS, _STATE)}
+        for name, (tree, arrays) in parts.items():
+            (draft / f"{name}.json").write_text(json.dumps(tree, allow_nan=False), encoding="ascii")
+            if arrays:
+                write_tensors(draft / f"{name}.safetensors", arrays)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return draft
+
+
+def finish_draft(draft: Path, path: str | os.PathLike[str]) -> Path:
+    """The second half: when this returns, the draft is the checkpoint ``path``, on the disk.
+
+    Raises: OSError where the disk failed; nothing is left then.
+    """
+    path = Path(path)
+    try:
+        files = {file.name: _fingerprint(file) for file in draft.iterdir()}
         (draft / _MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}), encoding="ascii")
         for written in (*draft.iterdir(), draft):
             _force_to_disk(written)
@@ -67,89 +97,93 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> P
     return path
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+def load_checkpoint(path: str | os.PathLike[str], parts: Iterable[str] | None = None) -> dict[str, Any]:
     """The state that was saved at ``path``, equal in values, types, dtypes and memory order; tensors on the CPU.
 
+    Args:
+        parts: only these entries; one that was not saved is left out. None is all of them.
+
     Raises:
-        CheckpointError: it is missing, incomplete, damaged, or from a later version of rlray.
+        CheckpointError: it is missing, incomplete, damaged, or from another version of rlray.
     """
     path = Path(path)
-    for name, expected in _manifest(path).items():
-        if _fingerprint(path / name) != expected:
-            raise CheckpointError(f"checkpoint {path}: {name} is damaged (its checksum differs); use another one")
-    try:
-        arrays = safetensors.numpy.load_file(path / _TENSORS)
-        state = put_together(json.loads((path / _STATE).read_text(encoding="ascii")), arrays)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"checkpoint {path} must hold a dict, but holds a {type(state).__name__}")
+    manifest = checked_manifest(path)
+    saved = [name.removesuffix(".json") for name in manifest if name.endswith(".json")]
+    wanted = saved if parts is None else [name for name in parts if name in saved]
+    state: dict[str, Any] = {}
+    for part in wanted:
+        tensors = f"{part}.safetensors"
+        for name in (f"{part}.json", tensors):
+            if name in manifest and _fingerprint(path / name) != manifest[name]:
+                raise CheckpointError(f"checkpoint {path}: {name} is damaged (its checksum differs); use another one")
+        try:
+            arrays = read_tensors(path / tensors) if tensors in manifest else {}
+            tree = json.loads((path / f"{part}.json").read_text(encoding="ascii"))
+            state[part] = put_together(tree, arrays)[part]
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
     return state
 
 
-def new_checkpoint_path(folder: str | os.PathLike[str], step: int) -> Path:
-    """A free path in ``folder`` for the checkpoint after ``step`` agent steps; the newest for that step sorts last."""
-    taken = [number for at, number, _ in _checkpoints(Path(folder)) if at == step]
-    return Path(folder) / (f"step_{step:09d}" + (f".{max(taken) + 1}" if taken else ""))
+def verify_checkpoint(path: str | os.PathLike[str]) -> None:
+    """Read every file of a checkpoint once. Raises: CheckpointError as `load_checkpoint`."""
+    path = Path(path)
+    for name, expected in checked_manifest(path).items():
+        if _fingerprint(path / name) != expected:
+            raise CheckpointError(f"checkpoint {path}: {name} is damaged (its checksum differs); use another one")
 
 
-def latest_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
-    """The checkpoint of the most steps in ``folder``, None if there is none.
+def checked_manifest(path: Path) -> dict[str, dict[str, int]]:
+    """Length and checksum by file name, once every file has been found to be there in full length.
 
-    One with a missing or shortened file is passed over, with a warning in the log.
+    Raises: CheckpointError where one is not, or where the checkpoint is of another version.
     """
-    for _, _, path in sorted(_checkpoints(Path(folder)), reverse=True):
-        try:
-            _manifest(path)
-        except CheckpointError as error:
-            log.warning("passed over: %s", error)
-            continue
-        return path
-    return None
-
-
-def prune_checkpoints(folder: str | os.PathLike[str], keep: int) -> None:
-    """Remove all but the newest ``keep`` checkpoints, and what killed processes left of theirs."""
-    if keep < 1:
-        raise ValueError(f"keep must be at least 1, got {keep}")
-    for _, _, path in sorted(_checkpoints(Path(folder)))[:-keep]:
-        doomed = _temporary(path)
-        path.rename(doomed)  # so that what is half removed never looks like a checkpoint
-        shutil.rmtree(doomed, ignore_errors=True)
-    for path in Path(folder).iterdir():
-        match = _TEMPORARY.fullmatch(path.name)
-        if match and not _alive(int(match[1])):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _checkpoints(folder: Path) -> Iterator[tuple[int, int, Path]]:
-    """(step, number among those of the step, path) of what is named like a checkpoint, in no order."""
-    if folder.is_dir():
-        for path in folder.iterdir():
-            if (match := _NAME.fullmatch(path.name)) and path.is_dir():
-                yield int(match[1]), int(match[2] or 0), path
-
-
-def _manifest(path: Path) -> dict[str, dict[str, int]]:
-    """Length and checksum by file name, once every file has been found to be there in full length."""
     if not path.is_dir():
         raise CheckpointError(f"checkpoint {path} is no folder" if path.exists() else f"no checkpoint at {path}")
-    missing = [name for name in (_MANIFEST, _STATE, _TENSORS) if not (path / name).is_file()]
-    if missing:
-        raise CheckpointError(f"checkpoint {path} is incomplete: {', '.join(missing)} missing")
+    if not (path / _MANIFEST).is_file():
+        raise CheckpointError(f"checkpoint {path} is incomplete: {_MANIFEST} missing")
     try:
         manifest = json.loads((path / _MANIFEST).read_text(encoding="ascii"))
-        written, files = manifest["format"], {name: dict(manifest["files"][name]) for name in (_STATE, _TENSORS)}
-    except (ValueError, KeyError, TypeError) as error:
+        written, files = manifest["format"], {str(name): dict(entry) for name, entry in manifest["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"checkpoint {path}: {_MANIFEST} is damaged ({error!r}); use another one") from error
     if written != FORMAT:
-        raise CheckpointError(f"checkpoint {path} has format {written}, this version of rlray reads {FORMAT}")
+        raise OtherVersionError(
+            f"checkpoint {path} has format {written}, this version of rlray reads {FORMAT}: use the version of rlray "
+            "that wrote it, or train again"
+        )
+    if missing := sorted(name for name in files if not (path / name).is_file()):
+        raise CheckpointError(f"checkpoint {path} is incomplete: {', '.join(missing)} missing")
     for name, expected in files.items():
         if (size := (path / name).stat().st_size) != expected.get("bytes"):
             raise CheckpointError(
                 f"checkpoint {path}: {name} is damaged ({size} bytes, not {expected.get('bytes')}); use another one"
             )
     return files
+
+
+def size_of(arrays: Arrays) -> int:
+    """Bytes that ``arrays`` take."""
+    return sum(array.nbytes for array in arrays.values())
+
+
+def free_space(folder: Path) -> int:
+    """Bytes that a checkpoint in ``folder`` may take."""
+    return shutil.disk_usage(folder).free - _ROOM_FOR_THE_REST
+
+
+def temporary(path: Path) -> Path:
+    """A hidden place beside ``path``; its name says which process it belongs to."""
+    return path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+def _check_room(folder: Path, parts: Iterable[Arrays]) -> None:
+    needed, free = sum(map(size_of, parts)), free_space(folder)
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"no room for a checkpoint: it needs {needed / 1e6:,.1f} MB, {max(free, 0) / 1e6:,.1f} MB are free",
+        )
 
 
 def _fingerprint(path: Path) -> dict[str, int]:
@@ -159,21 +193,6 @@ def _fingerprint(path: Path) -> dict[str, int]:
             checksum = zlib.crc32(chunk, checksum)
             size += len(chunk)
     return {"bytes": size, "crc32": checksum}
-
-
-def _temporary(path: Path) -> Path:
-    """A hidden place beside ``path``; its name says which process it belongs to."""
-    return path.parent / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _force_to_disk(path: Path) -> None:

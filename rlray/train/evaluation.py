@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rlray.train import seeds
-from rlray.train.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint
+from rlray.train.checkpoint import CheckpointError, load_checkpoint
+from rlray.train.checkpoint_folder import latest_checkpoint
 from rlray.train.evaluator import EvalResult, Evaluator, EvaluatorSetup
 from rlray.train.run import resolve, spec_of
 from rlray.train.run_folder import RunFolder
@@ -45,7 +46,7 @@ def evaluate(
     config, source = resolve(folder.load_config(), env)
     spec_of(config, source)  # an unknown environment is a matter of the configuration
     path = _find(folder, checkpoint)
-    weights = load_checkpoint(path)["weights"]
+    weights = load_checkpoint(path, ["weights"])["weights"]
     algorithm = AlgorithmSource(config.algo, config.hyperparameters)
     sequence = seeds.sequence(config.seed, seeds.Role.SEPARATE_EVALUATION, seed)
     target = str(folder.videos / f"{path.name}-seed_{seed}.mp4") if video else None

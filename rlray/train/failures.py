@@ -3,8 +3,10 @@
 TrainingError (RuntimeError)
 ├── EnvironmentFailed    the environment raised in its constructor, reset, step or render
 ├── SimulatorFailed      a simulator died again and again without delivering anything
-├── LearnerFailed        the learner died, or raised
+├── LearnerFailed        the learner raised, or died again and again
+│   └── LearnerDied      it died; caught where the run can go on from a checkpoint
 ├── EvaluatorFailed      the evaluator died again and again, or raised
+├── NotFiniteFound       a loss, a reward or an observation is infinite or not a number
 └── ResourcesTooSmall    the actors asked for do not fit on this machine
 """
 
@@ -53,6 +55,14 @@ class SimulatorFailed(TrainingError):
 
 class LearnerFailed(TrainingError):
     """The learner is gone, and what it had learned since the last checkpoint with it."""
+
+
+class LearnerDied(LearnerFailed):
+    """The learner's process is gone."""
+
+
+class NotFiniteFound(TrainingError):
+    """A number is none. What led to it has been saved; the message says where, and how to load it."""
 
 
 class EvaluatorFailed(TrainingError):

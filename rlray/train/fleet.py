@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import rlray
 from rlray import ObjectRef
 from rlray.exceptions import RayActorError, RayTaskError
-from rlray.train.failures import SimulatorFailed, translated
+from rlray.train.env_failures import EnvFailures
+from rlray.train.failures import EnvironmentFailed, SimulatorFailed, translated
 from rlray.train.simulator import RolloutStats, Simulator, SimulatorSetup
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class Rollout:
     number: int
     fragment: ObjectRef
     stats: ObjectRef
+    withdrawn: bool = False  # it shall not be learned from
 
 
 @dataclass
@@ -42,20 +44,26 @@ class _Slot:
 
 
 class Fleet:
-    """``count`` simulators, each with at most one rollout under way.
+    """``count`` simulators, each with at most one rollout under way, once `begin` has created them.
 
     Guarantees: a simulator that dies costs the fragment it was playing and no more: it is replaced by a fresh one
-    with new seeds and a new stream. One that dies `MAX_DEATHS` times in a row, or an environment that raises, is an
-    error instead.
+    with new seeds and a new stream; so is one whose environment raises, as often as ``failures`` allows. One that dies
+    `MAX_DEATHS` times in a row is an error instead.
     """
 
-    def __init__(self, make_setup: MakeSetup, count: int) -> None:
+    def __init__(self, make_setup: MakeSetup, count: int, failures: EnvFailures) -> None:
         self._make_setup = make_setup
-        self._streams = 0
-        self._slots = [_Slot(self._create(number, 0)) for number in range(count)]
+        self._count = count
+        self._failures = failures
+        self._streams = 0  # numbers given so far
+        self._slots: list[_Slot] = []
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return self._count
+
+    def begin(self) -> None:
+        """Create the simulators."""
+        self._slots = [_Slot(self._create(number, 0)) for number in range(self._count)]
 
     def idle(self) -> list[int]:
         """Numbers of the simulators without a rollout under way, in order."""
@@ -72,22 +80,71 @@ class Fleet:
         slot.rollout = Rollout(number, fragment, stats)
 
     def collect(self, rollout: Rollout) -> RolloutStats | None:
-        """The stats of a rollout that is ready; None if its simulator died, and then a fresh one stands in its place.
+        """The stats of a rollout that is ready; None if it is not to be learned from: its simulator died or failed, and
+        then a fresh one stands in its place, or it was withdrawn.
 
-        Raises: EnvironmentFailed where its environment raised; SimulatorFailed where anything else of it raised, or
-        where it keeps dying.
+        Raises: EnvironmentFailed where environments raised too often; SimulatorFailed where anything else of it raised,
+        or where it keeps dying.
         """
         slot = self._slots[rollout.number]
         slot.rollout = None
-        try:
-            stats: RolloutStats = rlray.get(rollout.stats)
-        except RayActorError as error:
-            self._replace(rollout.number, error)
-            return None
-        except RayTaskError as error:
-            raise translated(error, SimulatorFailed, f"simulator {rollout.number}") from error
-        slot.deaths_in_row = 0
-        return stats
+        stats: RolloutStats | None = self._answer(rollout.number, rollout.stats)
+        if stats is not None:
+            slot.deaths_in_row = 0
+        return None if rollout.withdrawn else stats
+
+    def snapshot(self, steps: int) -> list[ObjectRef | None]:
+        """References to the states of all simulators, none of which may be playing; see `Simulator.snapshot`.
+
+        None for one that died or failed, and has been replaced.
+        """
+        before = self._streams
+        asked = [slot.actor.snapshot.remote(steps, self._next_stream()) for slot in self._slots]
+        kept = [self._answer(number, answer) for number, (_, answer) in enumerate(asked)]
+        if all(kept):
+            self._streams = before  # no stream was begun: one checkpoint more or less leaves no trace
+        return [None if one is None else state for one, (state, _) in zip(kept, asked, strict=True)]
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs besides the simulators' own states."""
+        return {"lives": [slot.life for slot in self._slots], "streams": self._streams}
+
+    def restore(
+        self, state: Mapping[str, Any], checkpoint: str | None, saved: Collection[int], steps: int, new_lives: bool
+    ) -> None:
+        """Go on from ``state`` with fresh simulators; those that ``checkpoint`` holds take over what it says.
+
+        A simulator whose environments do not come back begins new episodes, with a warning.
+
+        Args:
+            saved: the simulators that it holds.
+            steps: the run's, when it was made.
+            new_lives: whether the others begin a life that they had not begun then, with seeds of their own.
+        """
+        self.close()
+        self._streams = state["streams"]
+        lives = dict(enumerate(state["lives"]))
+        loading = []
+        for number in range(self._count):
+            if number in saved:
+                actor = self._actor(self._make_setup(number, lives[number], 0))  # which stream it is, it will be told
+                self._slots.append(_Slot(actor, lives[number]))
+                loading.append((number, actor.load_from.remote(checkpoint, steps)))
+            else:
+                life = lives[number] + new_lives if number in lives else 0
+                self._slots.append(_Slot(self._create(number, life), life))
+        for number, answer in loading:
+            complaint = self._answer(number, answer)
+            if complaint is not None:
+                log.warning("%s", complaint)
+                self._slots[number].actor.begin_stream.remote(self._next_stream())
+
+    def go_on(self) -> None:
+        """Nothing played so far will be learned from any more: withdraw it, and let every simulator begin a stream."""
+        for slot in self._slots:
+            if slot.rollout is not None:
+                slot.rollout.withdrawn = True
+            slot.actor.begin_stream.remote(self._next_stream())
 
     def close(self) -> None:
         """End all simulators at once."""
@@ -95,12 +152,37 @@ class Fleet:
             rlray.kill(slot.actor)
         self._slots = []
 
-    def _create(self, number: int, life: int) -> Any:
-        setup = self._make_setup(number, life, self._streams)
+    @property
+    def playing(self) -> bool:
+        """Whether there are simulators."""
+        return bool(self._slots)
+
+    def _next_stream(self) -> int:
         self._streams += 1
-        actor = rlray.remote(Simulator).options(num_cpus=setup.num_cpus).remote(setup)
+        return self._streams - 1
+
+    def _create(self, number: int, life: int) -> Any:
+        actor = self._actor(self._make_setup(number, life, self._next_stream()))
         actor.start.remote()  # all of them start beside each other; what fails here fails again in the first rollout
         return actor
+
+    def _actor(self, setup: SimulatorSetup) -> Any:
+        return rlray.remote(Simulator).options(num_cpus=setup.num_cpus).remote(setup)
+
+    def _answer(self, number: int, ref: ObjectRef) -> Any:
+        """What simulator ``number`` has answered; None if it died or its environment raised, and it is replaced."""
+        try:
+            return rlray.get(ref)
+        except RayActorError as error:
+            self._replace(number, error)
+        except RayTaskError as error:
+            ours = translated(error, SimulatorFailed, f"simulator {number}")
+            if not isinstance(ours, EnvironmentFailed):
+                raise ours from error
+            ours.__cause__ = error
+            self._failures.survived(ours, f"life {self._slots[number].life + 1} of simulator {number} begins")
+            self._next_life(number)
+        return None
 
     def _replace(self, number: int, error: RayActorError) -> None:
         slot = self._slots[number]
@@ -112,7 +194,11 @@ class Fleet:
                 f"times in a row without delivering a fragment; the last time: {error}. What its processes printed is "
                 "in the log folder of the run"
             ) from error
+        log.warning("simulator %d died (%s); its fragment is lost, life %d begins", number, error, slot.life + 1)
+        self._next_life(number)
+
+    def _next_life(self, number: int) -> None:
+        slot = self._slots[number]
         slot.life += 1
-        log.warning("simulator %d died (%s); its fragment is lost, life %d begins", number, error, slot.life)
         rlray.kill(slot.actor)
         slot.actor = self._create(number, slot.life)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rlray import method
-from rlray.algos.types import Fragment, Learner, LearnerContext, Metrics, Weights
+from rlray.algos.types import Fragment, Learner, LearnerContext, Metrics, NotFinite, Weights
 from rlray.envs.types import EnvSpec
 from rlray.train import seeds, threads
-from rlray.train.checkpoint import load_checkpoint, save_checkpoint
+from rlray.train.checkpoint import load_checkpoint
+from rlray.train.failures import NotFiniteFound
+from rlray.train.not_finite import keep_evidence, not_finite_in
+from rlray.train.saving import Draft, KeepReplay, begin_checkpoint
 from rlray.train.sources import AlgorithmSource
 
 
@@ -25,6 +29,8 @@ class LearnerSetup:
     total_steps: int  # agent steps the run is planned for
     num_cpus: float
     num_gpus: float
+    failures: str = "failures"  # the folder for batches with a loss that is no number
+    keep_replay: KeepReplay = "auto"  # whether checkpoints hold what the replay holds
 
 
 @dataclass
@@ -71,10 +77,18 @@ class LearnerActor:
 
         The second result is the weights after it, if ``publish`` asks for them and they are newer than the last ones
         published; else None.
+
+        Raises: NotFiniteFound where a loss is infinite or not a number; the batch, the fragment and the learner's state
+        have been saved.
         """
         begin = time.perf_counter()
         idle = begin - self._idle_since
-        metrics = self._learner.learn(fragment)
+        try:
+            metrics = self._learner.learn(fragment)
+        except FloatingPointError as error:
+            raise self._not_finite(str(error), fragment, error) from error
+        if bad := not_finite_in(metrics):
+            raise self._not_finite(f"{bad} became {metrics[bad]}", fragment, None)
         updates = int(metrics.pop("updates"))
         self._version += updates
         weights = self.weights()[0] if publish and self._version != self._published else None
@@ -88,26 +102,51 @@ class LearnerActor:
         self._published = self._version
         return dict(self._learner.weights()), self._version
 
-    def save(self, path: str, progress: Mapping[str, Any]) -> str:
-        """Write a checkpoint of the learner and of the run's ``progress`` to ``path``; returns the path.
+    def save(
+        self, path: str, run: Mapping[str, Any], evaluated: Weights | None, *simulators: Mapping[str, Any] | None
+    ) -> Draft:
+        """Begin a checkpoint at ``path``: when this returns, learning may go on, and `finish_checkpoint` must follow.
 
-        The checkpoint is whole or not there at all.
+        Args:
+            run: what the driver keeps.
+            evaluated: the weights of the evaluation under way, if there is one.
+            simulators: their states, in order; None for one without.
         """
-        state = {
-            "version": self._version,
-            "weights": dict(self._learner.weights()),
-            "learner": self._learner.state(),
-            "progress": dict(progress),
-        }
-        return str(save_checkpoint(path, state))
+        begin = time.perf_counter()
+        learner = dict(self._learner.state())
+        replay = learner.pop("replay", None)
+        own = {"learner": learner, "version": self._version, "torch": seeds.get_torch_state()}
+        state = {"run": dict(run), "weights": dict(self._learner.weights()), "learner": own}
+        if evaluated is not None:
+            state["evaluated"] = dict(evaluated)
+        state.update((f"simulator_{i}", dict(one)) for i, one in enumerate(simulators) if one is not None)
+        draft = begin_checkpoint(Path(path), state, replay, self._setup.keep_replay)
+        self._idle_since = time.perf_counter()
+        draft.seconds = self._idle_since - begin
+        return draft
 
-    def load(self, path: str) -> dict[str, Any]:
-        """Take everything back from a checkpoint; returns the run's progress that was saved with it.
+    def load(self, path: str) -> bool | None:
+        """Take everything back from a checkpoint.
+
+        Returns whether it held what the replay held; None where the learner has no replay.
 
         Raises: CheckpointError where it cannot be read.
         """
-        state = load_checkpoint(path)
-        self._learner.load_state(state["learner"])
-        self._version = state["version"]
-        progress: dict[str, Any] = state["progress"]
-        return progress
+        state = load_checkpoint(path, ("learner", "replay"))
+        own = state["learner"]
+        replay = {"replay": state["replay"]} if "replay" in state else {}
+        self._learner.load_state({**own["learner"], **replay})
+        self._version = own["version"]
+        seeds.set_torch_state(own["torch"])
+        self._idle_since = time.perf_counter()
+        return "replay" in state if "replay" in self._learner.state() else None
+
+    def _not_finite(self, what: str, fragment: Fragment, error: FloatingPointError | None) -> NotFiniteFound:
+        """The error to raise, once everything that led to it has been saved."""
+        state = {name: part for name, part in self._learner.state().items() if name != "replay"}
+        evidence: dict[str, Any] = {"batch": error.batch} if isinstance(error, NotFinite) else {}
+        evidence |= {"fragment": vars(fragment), "learner": state}
+        return NotFiniteFound(
+            f"the learner, in update {self._version} or a few later: {what}. "
+            + keep_evidence(Path(self._setup.failures), "learner", evidence)
+        )

@@ -1,56 +1,55 @@
-"""The learner of a run, seen from the driver: fragments on their way in, weights and checkpoints on their way out."""
+"""The learner of a run, seen from the driver: fragments on their way in, weights on their way out."""
 
 from __future__ import annotations
 
-import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import rlray
 from rlray import ObjectRef
 from rlray.exceptions import RayActorError, RayTaskError
-from rlray.train.checkpoint import prune_checkpoints
-from rlray.train.failures import LearnerFailed, translated
+from rlray.train.failures import LearnerDied, LearnerFailed, translated
 from rlray.train.learner import LearnerActor, LearnerSetup, LearnReport
 from rlray.train.simulator import RolloutStats
-
-log = logging.getLogger(__name__)
 
 
 class LearnerLink:
     """Calls the learner, in order, and never waits for it unless told to.
 
     Guarantees: reports come in the order in which fragments were given; new weights come together with the report of
-    the fragment after which they were taken; at most one checkpoint is under way, and of
-    finished ones the newest ``keep`` stay.
+    the fragment after which they were taken.
+
+    Raises, in all that waits: LearnerDied where its process is gone; LearnerFailed or NotFiniteFound where it raised.
     """
 
-    def __init__(self, setup: LearnerSetup, keep: int) -> None:
-        self._actor = rlray.remote(LearnerActor).options(num_cpus=setup.num_cpus, num_gpus=setup.num_gpus).remote(setup)
+    def __init__(self, setup: LearnerSetup) -> None:
+        self._setup = setup
+        self._actor = self._create()
         self._learning: deque[tuple[ObjectRef, ObjectRef, RolloutStats]] = deque()  # report, weights, stats
-        self._saving: ObjectRef | None = None
-        self._keep = keep
-        self.last_checkpoint: str | None = None
         self.weights: ObjectRef  # the newest that are ready, and ...
         self.version = 0  # ... their version
 
-    def start(self) -> str:
-        """Wait until the learner stands and its first weights are there; returns a line about its device."""
-        line: str = self._get(self._actor.start.remote())
+    def start(self, checkpoint: str | None = None) -> tuple[str, bool | None]:
+        """Wait until the learner stands, as it was in ``checkpoint`` if one is given, and its weights are there.
+
+        Returns a line about its device, and whether the checkpoint held the replay; None where there is no such thing.
+        """
+        line: str = self.get(self._actor.start.remote())
+        replay: bool | None = None if checkpoint is None else self.get(self._actor.load.remote(checkpoint))
         self.refresh()
-        return line
+        return line, replay
+
+    def restart(self) -> None:
+        """Put a fresh learner, that is to be started, in the place of one that died. What it was given is gone."""
+        self.close()
+        self._learning.clear()
+        self._actor = self._create()
 
     @property
     def backlog(self) -> int:
         """Fragments given and not yet reported on."""
         return len(self._learning)
-
-    @property
-    def saving(self) -> bool:
-        """Whether a checkpoint is being written."""
-        return self._saving is not None
 
     def learn(self, fragment: ObjectRef, stats: RolloutStats, publish: bool) -> None:
         """Hand over the next fragment; ``publish``: with the weights after it."""
@@ -61,58 +60,48 @@ class LearnerLink:
         """Wait for everything given so far, and for the weights after it. Nothing may be left to report on."""
         assert not self._learning
         self.weights, version = self._actor.weights.remote()
-        self.version = self._get(version)
+        self.version = self.get(version)
 
-    def save(self, path: str, progress: Mapping[str, Any]) -> None:
-        """Write a checkpoint of the learner as it is after everything given so far."""
-        assert self._saving is None
-        self._saving = self._actor.save.remote(path, dict(progress))
+    def save(
+        self,
+        path: str,
+        run: Mapping[str, Any],
+        evaluated: ObjectRef | None,
+        simulators: Sequence[ObjectRef | None],
+    ) -> ObjectRef:
+        """Begin a checkpoint of the learner as it is after everything given so far; see `LearnerActor.save`."""
+        draft: ObjectRef = self._actor.save.remote(path, dict(run), evaluated, *simulators)
+        return draft
 
     def under_way(self) -> Iterator[ObjectRef]:
-        """References worth waiting for: what comes next of each kind."""
+        """The reference worth waiting for: the next report."""
         if self._learning:
             yield self._learning[0][0]
-        if self._saving is not None:
-            yield self._saving
 
     def collect(self, is_ready: Callable[[ObjectRef], bool]) -> list[tuple[LearnReport, RolloutStats]]:
-        """Take what has come, as far as ``is_ready``; returns the reports with the stats of their fragments.
-
-        Raises: LearnerFailed where the learner died or raised.
-        """
+        """Take what has come, as far as ``is_ready``; returns the reports with the stats of their fragments."""
         reports = []
         while self._learning and is_ready(self._learning[0][0]):
             ref, weights, stats = self._learning.popleft()
-            report: LearnReport = self._get(ref)
+            report: LearnReport = self.get(ref)
             if report.published:
                 self.weights, self.version = weights, report.version
             reports.append((report, stats))
-        if self._saving is not None and is_ready(self._saving):
-            self.settle_checkpoint()
         return reports
-
-    def settle_checkpoint(self) -> None:
-        """Wait for the checkpoint that is being written, if any."""
-        if self._saving is not None:
-            ref, self._saving = self._saving, None
-            self.last_checkpoint = path = str(self._get(ref))
-            log.info("checkpoint %s", path)
-            prune_checkpoints(Path(path).parent, self._keep)
 
     def close(self) -> None:
         """End the learner at once."""
         rlray.kill(self._actor)
 
-    def _get(self, ref: ObjectRef) -> Any:
+    def get(self, ref: ObjectRef) -> Any:
+        """What the learner has answered."""
         try:
             return rlray.get(ref)
-        except (RayActorError, RayTaskError) as error:
-            self._fail(error)
+        except RayActorError as error:
+            raise LearnerDied(f"the learner died ({error})") from error
+        except RayTaskError as error:
+            raise translated(error, LearnerFailed, "the learner") from error
 
-    def _fail(self, error: RayActorError | RayTaskError) -> NoReturn:
-        kept = (
-            f"the last checkpoint is {self.last_checkpoint}" if self.last_checkpoint else "there is no checkpoint yet"
-        )
-        if isinstance(error, RayTaskError):
-            raise translated(error, LearnerFailed, "the learner", f"; {kept}") from error
-        raise LearnerFailed(f"the learner died ({error}); {kept}") from error
+    def _create(self) -> Any:
+        setup = self._setup
+        return rlray.remote(LearnerActor).options(num_cpus=setup.num_cpus, num_gpus=setup.num_gpus).remote(setup)

@@ -6,16 +6,20 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 import rlray
 from rlray import ObjectRef
+from rlray.algos.types import Metrics
 from rlray.exceptions import RayActorError, RayTaskError
+from rlray.train.env_failures import EnvFailures
 from rlray.train.evaluator import EvalResult, Evaluator, EvaluatorSetup
-from rlray.train.failures import EvaluatorFailed, translated
+from rlray.train.failures import EnvironmentFailed, EvaluatorFailed, translated
 
 log = logging.getLogger(__name__)
 
 MAX_DEATHS = 3
-"""Deaths in a row over one evaluation that end the run."""
+"""Deaths in a row over one evaluation after which it is left out."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,14 @@ class Evaluation:
 
 
 class EvaluatorLink:
-    """Calls the evaluator. One that dies is replaced and the evaluation repeated: seeds are part of the request."""
+    """Calls the evaluator. One that dies is replaced and the evaluation repeated: seeds are part of the request.
 
-    def __init__(self, setup: EvaluatorSetup) -> None:
+    An evaluation that kills it again and again, or whose environment raises, is left out; the run goes on.
+    """
+
+    def __init__(self, setup: EvaluatorSetup, failures: EnvFailures) -> None:
         self._setup = setup
+        self._failures = failures
         self._actor = self._create()
         self._running: tuple[Evaluation, ObjectRef] | None = None
         self._deaths = 0
@@ -53,28 +61,57 @@ class EvaluatorLink:
         ref = self._actor.evaluate.remote(asked.weights, asked.episodes, asked.seed)
         self._running = asked, ref
 
-    def collect(self) -> tuple[Evaluation, EvalResult] | None:
-        """Wait for the evaluation under way; None if the evaluator died and the evaluation was begun again.
+    @property
+    def asked(self) -> Evaluation | None:
+        """The evaluation under way."""
+        return None if self._running is None else self._running[0]
 
-        Raises: EnvironmentFailed where the environment raised; EvaluatorFailed where it keeps dying or raised.
+    def collect(self) -> tuple[Evaluation, EvalResult] | None:
+        """Wait for the evaluation under way; None if it came to nothing: it has begun again, or is left out.
+
+        Raises: EnvironmentFailed where environments raised too often; EvaluatorFailed where anything else raised.
         """
         assert self._running is not None
         (asked, ref), self._running = self._running, None
         try:
             result: EvalResult = rlray.get(ref)
         except RayActorError as error:
-            self._deaths += 1
-            if self._deaths >= MAX_DEATHS:
-                raise EvaluatorFailed(f"the evaluator died {self._deaths} times in a row; now: {error}") from error
-            log.warning("the evaluator died (%s); the evaluation of step %d begins again", error, asked.step)
-            rlray.kill(self._actor)
-            self._actor = self._create()
-            self.launch(asked)
+            self._died(asked, error)
             return None
         except RayTaskError as error:
-            raise translated(error, EvaluatorFailed, "the evaluator") from error
+            ours = translated(error, EvaluatorFailed, "the evaluator")
+            if not isinstance(ours, EnvironmentFailed):
+                raise ours from error
+            ours.__cause__ = error
+            self._failures.survived(ours, f"the evaluation of step {asked.step} is left out")
+            return None
         self._deaths = 0
         return asked, result
+
+    def abandon(self) -> None:
+        """Drop the evaluation under way, if any: nobody wants it any more."""
+        if self._running is not None:
+            self._running = None
+            self._replace()
+
+    def _died(self, asked: Evaluation, error: RayActorError) -> None:
+        self._deaths += 1
+        self._replace()
+        if self._deaths >= MAX_DEATHS:
+            log.error(
+                "the evaluator died %d times in a row (%s); the evaluation of step %d is left out",
+                self._deaths,
+                error,
+                asked.step,
+            )
+            self._deaths = 0
+            return
+        log.warning("the evaluator died (%s); the evaluation of step %d begins again", error, asked.step)
+        self.launch(asked)
+
+    def _replace(self) -> None:
+        rlray.kill(self._actor)
+        self._actor = self._create()
 
     def close(self) -> None:
         """End the evaluator at once."""
@@ -82,3 +119,13 @@ class EvaluatorLink:
 
     def _create(self) -> Any:
         return rlray.remote(Evaluator).options(num_cpus=self._setup.num_cpus).remote(self._setup)
+
+
+def evaluation_record(step: int, result: EvalResult) -> Metrics:
+    """An evaluation as metrics; ``step`` is the run's count when it was asked for."""
+    return {
+        "steps": float(step),
+        "eval/return_mean": result.mean,
+        "eval/return_std": result.std,
+        "eval/episode_length": float(np.mean(result.lengths)),
+    }

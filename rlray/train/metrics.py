@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -29,20 +30,41 @@ class MetricsWriter:
 
     Args:
         folder: the run's.
-        config: its settings, shown by TensorBoard as hyperparameters; written for a new run only.
-        resume_step: the agent steps of the checkpoint from which the run goes on. What was written for later
-            steps is withdrawn: TensorBoard no longer shows it, the table no longer has it. None for a new run.
+        config: its settings, shown by TensorBoard as hyperparameters.
+        resume: whether the run goes on in this folder. Nothing is written then until `rewind` was called.
     """
 
-    def __init__(self, folder: RunFolder, config: RunConfig, resume_step: int | None = None) -> None:
-        self._table = _Table(folder.metrics_file, resume_step)
-        self._events = EventFileWriter(str(folder.events))
-        if resume_step is None:
-            self._write_hparams(config)
-        else:
-            start = SessionLog(status=SessionLog.START)
-            self._events.add_event(Event(wall_time=time.time(), step=resume_step + 1, session_log=start))
-        self._events.flush()
+    def __init__(self, folder: RunFolder, config: RunConfig, resume: bool = False) -> None:
+        self._folder, self._config = folder, config
+        self._table = _Table(folder.metrics_file)
+        self._events: EventFileWriter | None = None
+        if not resume:
+            self._open_events()
+            self._write_hparams()
+
+    def position(self) -> dict[str, Any]:
+        """Where both files end now, for `rewind`."""
+        return {"rows": self._table.rows, "events": {file.name: file.stat().st_size for file in self._event_files()}}
+
+    def rewind(self, position: Mapping[str, Any] | None, step: int) -> None:
+        """Withdraw what was written after ``position``, or everything where that is None; ``step`` is where the run is.
+
+        The table loses its rows, TensorBoard's files are cut; one that runs meanwhile is told to forget later steps.
+        """
+        if self._events is not None:
+            self._events.close()
+        ends = {} if position is None else position["events"]
+        for file in self._event_files():
+            if file.name not in ends:
+                file.unlink()
+            elif file.stat().st_size > ends[file.name]:
+                os.truncate(file, ends[file.name])
+        self._table.keep(0 if position is None else position["rows"])
+        self._open_events()
+        if position is None:
+            self._write_hparams()
+        start = SessionLog(status=SessionLog.START)
+        self._write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Report ``values`` by tag for the moment after ``step`` agent steps. None of them, no entry."""
@@ -53,13 +75,13 @@ class MetricsWriter:
             return
         now = time.time()
         scalars = [Summary.Value(tag=tag, simple_value=number) for tag, number in numbers.items()]
-        self._events.add_event(Event(wall_time=now, step=step, summary=Summary(value=scalars)))
-        self._events.flush()
+        self._write_event(Event(wall_time=now, step=step, summary=Summary(value=scalars)))
         self._table.write(step, now, numbers)
 
     def close(self) -> None:
         """Close both files. Calling it twice is harmless."""
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
         self._table.close()
 
     def __enter__(self) -> MetricsWriter:
@@ -70,12 +92,33 @@ class MetricsWriter:
     ) -> None:
         self.close()
 
-    def _write_hparams(self, config: RunConfig) -> None:
-        settings = dict(flat(config.model_dump(mode="json")))
+    def _open_events(self) -> None:
+        """A new file that comes after the others: TensorBoard reads them in the order of their names, whole seconds."""
+        while any(int(time.time()) == _second_of(file) for file in self._event_files()):
+            time.sleep(0.05)
+        self._events = EventFileWriter(str(self._folder.events))
+        self._events.flush()
+
+    def _event_files(self) -> list[Path]:
+        return sorted(self._folder.events.glob("events.out.tfevents.*"))
+
+    def _write_event(self, event: Event) -> None:
+        assert self._events is not None, "a run that goes on must rewind before it writes"
+        self._events.add_event(event)
+        self._events.flush()
+
+    def _write_hparams(self) -> None:
+        settings = dict(flat(self._config.model_dump(mode="json")))
         metrics = [hparams.Metric(tag) for tag in HPARAMS_METRICS]
         names = [hparams.HParam(name) for name in settings]
-        for summary in (hparams.hparams_config_pb(names, metrics), hparams.hparams_pb(settings, config.name)):
-            self._events.add_event(Event(wall_time=time.time(), step=0, summary=summary))
+        for summary in (hparams.hparams_config_pb(names, metrics), hparams.hparams_pb(settings, self._config.name)):
+            self._write_event(Event(wall_time=time.time(), step=0, summary=summary))
+
+
+def _second_of(file: Path) -> int:
+    """When an event file was begun, in seconds since 1970, as its name says."""
+    second = file.name.split(".")[3]
+    return int(second) if second.isdigit() else 0
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, bool | int | float | str]]:
@@ -93,12 +136,16 @@ class _Table:
     The first columns are ``step`` and ``time`` (seconds since 1970).
     """
 
-    def __init__(self, path: Path, resume_step: int | None) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
         self._columns = ["step", "time"]
         self._file: TextIO | None = None
-        rows = self._read() if path.exists() else []
-        self._rewrite([row for row in rows if resume_step is None or int(row["step"]) <= resume_step])
+        self.rows = 0
+        self._rewrite(self._read() if path.exists() else [])
+
+    def keep(self, rows: int) -> None:
+        """Only the first ``rows`` rows stay."""
+        self._rewrite(self._read()[:rows])
 
     def write(self, step: int, now: float, numbers: Mapping[str, float]) -> None:
         fresh = [tag for tag in numbers if tag not in self._columns]
@@ -109,6 +156,7 @@ class _Table:
         assert self._file is not None
         self._rows.writerow({"step": step, "time": f"{now:.3f}", **numbers})
         self._file.flush()
+        self.rows += 1
 
     def close(self) -> None:
         if self._file is not None:
@@ -122,7 +170,7 @@ class _Table:
         self._columns = list(reader.fieldnames or self._columns)
         return rows
 
-    def _rewrite(self, rows: Iterable[Mapping[str, str]]) -> None:
+    def _rewrite(self, rows: Sequence[Mapping[str, str]]) -> None:
         """Replace the file in one piece, so that a kill leaves the old one or the new one."""
         self.close()
         draft = self._path.with_name(f".{self._path.name}.tmp")
@@ -131,6 +179,7 @@ class _Table:
             writer.writeheader()
             writer.writerows(rows)
         draft.replace(self._path)
+        self.rows = len(rows)
         self._file = self._path.open("a", newline="", encoding="utf-8")
         self._rows = self._writer(self._file)
 

@@ -35,6 +35,16 @@ class Episodes:
         self._returns.extend(returns)
         self._lengths.extend(lengths)
 
+    def state(self) -> dict[str, Any]:
+        """For `load_state`."""
+        return {"count": self.count, "returns": list(self._returns), "lengths": list(self._lengths)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Undo `state`."""
+        self.count = state["count"]
+        self._returns = deque(state["returns"], maxlen=WINDOW)
+        self._lengths = deque(state["lengths"], maxlen=WINDOW)
+
     def metrics(self) -> Metrics:
         """Under ``train/``; the means once there is an episode."""
         found: Metrics = {"train/episodes": float(self.count)}
@@ -57,7 +67,9 @@ class Progress:
         self.version = 0  # gradient steps
         self.begun = time.monotonic()
         self._marks = deque([(self.begun, 0, 0)])  # (time, steps, updates) of the records that rates look back on
-        self._begin_window()
+        self._reports: list[LearnReport] = []
+        self._stats: list[RolloutStats] = []
+        self._lags: list[int] = []
 
     def add(self, report: LearnReport, stats: RolloutStats) -> None:
         """One more fragment has been learned from."""
@@ -67,7 +79,7 @@ class Progress:
         self.episodes.add(stats.returns, stats.lengths)
         self._reports.append(report)
         self._stats.append(stats)
-        self._lags.append(before - stats.version)
+        self._lags.append(max(0, before - stats.version))
 
     @property
     def seconds(self) -> float:
@@ -103,21 +115,33 @@ class Progress:
             "time/env_ms_per_step": 1e3 * sum(stats.env_seconds for stats in self._stats) / max(steps, 1),
             "time/policy_ms_per_step": 1e3 * sum(stats.policy_seconds for stats in self._stats) / max(steps, 1),
         }
-        self._begin_window()
+        self._reports, self._stats, self._lags = [], [], []
         return metrics
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it."""
+        """All of it, with what the next record will hold. The clock's part is ``seconds``."""
         return {
             "steps": self.steps,
-            "episodes": self.episodes.count,
+            "version": self.version,
             "seconds": self.seconds,
+            "episodes": self.episodes.state(),
+            "reports": [vars(report) for report in self._reports],
+            "stats": [vars(stats) for stats in self._stats],
+            "lags": list(self._lags),
         }
 
-    def _begin_window(self) -> None:
-        self._reports: list[LearnReport] = []
-        self._stats: list[RolloutStats] = []
-        self._lags: list[int] = []
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Undo `state`, but for the clock, which runs on; see `set_clock`."""
+        self.steps, self.version = state["steps"], state["version"]
+        self.episodes.load_state(state["episodes"])
+        self._reports = [LearnReport(**report) for report in state["reports"]]
+        self._stats = [RolloutStats(**stats) for stats in state["stats"]]
+        self._lags = list(state["lags"])
+        self._marks = deque([(time.monotonic(), self.steps, self.version)])
+
+    def set_clock(self, seconds: float) -> None:
+        """Let ``seconds`` have gone by until now."""
+        self.begun = time.monotonic() - seconds
 
 
 def tag_of(name: str) -> str:

@@ -7,12 +7,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import rlray
 from rlray.config import RunConfig, load_config
 from rlray.core.resources import count_cpus, count_gpus
 from rlray.envs import EnvError, EnvSpec
+from rlray.train.checkpoint_folder import checkpoint_to_resume
 from rlray.train.console import Console
 from rlray.train.evaluator import EvalResult
 from rlray.train.experiment import Experiment
@@ -20,6 +22,7 @@ from rlray.train.failures import EnvironmentFailed
 from rlray.train.interrupts import leave_cleanly
 from rlray.train.metrics import MetricsWriter
 from rlray.train.plan import Plan, make_plan
+from rlray.train.resuming import Changes, config_to_resume, tell_changes
 from rlray.train.run_folder import RunFolder
 from rlray.train.sources import EnvSource, name_of
 
@@ -49,12 +52,14 @@ class RunInterrupted(KeyboardInterrupt):
 
 
 def train(
-    config: RunConfig | Mapping[str, Any] | str | os.PathLike[str],
+    config: RunConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None,
     *,
     env: str | Callable[..., Any] | None = None,
     overrides: Sequence[str] = (),
+    resume: str | os.PathLike[str] | None = None,
+    resume_anyway: bool = False,
 ) -> Result:
-    """Train, and write all of it to a new run folder.
+    """Train, and write all of it to a new run folder, or go on with a run in its folder.
 
     A runtime that is already initialised is used and left running; else one is started for the run and shut down
     after it, whatever happens.
@@ -63,25 +68,45 @@ def train(
         config: a path, the name of a file in ``configs/``, the same as nested dicts, or a checked configuration.
         env: an environment instead of the configuration's: an id, or a class or callable that makes one, also one
             defined in the calling script. ``env_settings`` are its keyword arguments.
-        overrides: ``"stop.steps=1e5"`` and the like, for a configuration from a file.
+        overrides: ``"stop.steps=1e5"`` and the like, for a configuration from a file or that of the run to go on with.
+        resume: the folder of a run to go on with, from its newest good checkpoint, or from the beginning where it has
+            none. Without ``config`` it keeps its own, and ``overrides`` may change what `rlray.train.resuming` lists.
+        resume_anyway: go on even where other keys differ.
 
     Raises:
-        FileNotFoundError, ConfigError, ResourcesTooSmall: before anything has started or been written.
+        FileNotFoundError, ConfigError, ResourcesTooSmall, RunFolderError, CheckpointError: before anything has started
+            or been written.
         TrainingError: what stopped the run; see `rlray.train.failures`.
         RunInterrupted: after the first Ctrl-C, when everything has been saved.
     """
-    checked, source = resolve(config, env, overrides)
-    spec = spec_of(checked, source)
-    plan = plan_for(checked)
-    folder = RunFolder.create(checked)
     with ExitStack() as stack:
+        changed: Changes = {}
+        if resume is not None:
+            folder = RunFolder.open(resume)
+            stack.enter_context(folder.lock())
+            wanted, changed = config_to_resume(folder, config, overrides, resume_anyway)
+            checked, source = resolve(wanted, env)
+        elif config is None:
+            raise TypeError("train needs a configuration, or resume=FOLDER of a run to go on with")
+        else:
+            checked, source = resolve(config, env, overrides)
+        spec = spec_of(checked, source)
+        plan = plan_for(checked)
+        if resume is None:
+            folder = RunFolder.create(checked)
+            stack.enter_context(folder.lock())
         console = stack.enter_context(Console(checked, frame_skip=source.frame_skip))
         stack.enter_context(_log_lines(folder, console))
         log.info("run folder %s; watch it with: tensorboard --logdir %s", folder.path, folder.events)
         log.info("%s", plan)
+        checkpoint = None if resume is None else _going_on(folder, checked, changed)
         stack.enter_context(_runtime(checked, folder))
-        writer = stack.enter_context(MetricsWriter(folder, checked))
-        experiment = stack.enter_context(Experiment(checked, source, spec, plan, folder.checkpoints))
+        writer = stack.enter_context(MetricsWriter(folder, checked, resume=resume is not None))
+        if resume is not None and checkpoint is None:
+            writer.rewind(None, 0)
+        experiment = stack.enter_context(
+            Experiment(checked, source, spec, plan, folder.checkpoints, records=writer, resume=checkpoint)
+        )
         with leave_cleanly(experiment.stop):
             for metrics in experiment:
                 step = int(metrics.pop("steps"))
@@ -101,6 +126,16 @@ def train(
     if result.stopped_by == "interrupted":
         raise RunInterrupted(result)
     return result
+
+
+def _going_on(folder: RunFolder, config: RunConfig, changed: Changes) -> Path | None:
+    """The checkpoint to go on from; what is now different is written down."""
+    checkpoint = checkpoint_to_resume(folder.checkpoints)
+    if checkpoint is None:
+        log.warning("%s has no checkpoint: it begins at the beginning", folder.path)
+    folder.replace_config(config)
+    tell_changes(changed)
+    return checkpoint
 
 
 def resolve(

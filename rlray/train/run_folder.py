@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,8 @@ class RunFolder:
     """Where a run keeps what. Made by `create` or `open`, so that all of it exists.
 
     ``config.yaml`` is the resolved configuration, ``events/`` is for TensorBoard, ``metrics.csv`` has the same
-    numbers as a table, ``checkpoints/``, ``logs/`` and ``videos/`` are what they are called.
+    numbers as a table, ``checkpoints/``, ``logs/`` and ``videos/`` are what they are called. ``failures/`` is there
+    once something went wrong that is worth looking into.
     """
 
     path: Path
@@ -41,9 +44,7 @@ class RunFolder:
         folder = cls(path)
         for part in folder._folders():
             part.mkdir()
-        draft = path / ".config.yaml.tmp"
-        draft.write_text(dump_config(config), encoding="utf-8")
-        draft.replace(folder.config_file)
+        folder._write_config(config)
         return folder
 
     @classmethod
@@ -98,6 +99,35 @@ class RunFolder:
     def load_config(self, overrides: Sequence[str] = ()) -> RunConfig:
         """The run's configuration, with ``overrides`` as in `rlray.config.load_config`."""
         return load_config(self.config_file, overrides)
+
+    def replace_config(self, config: RunConfig) -> None:
+        """From now on the run goes by ``config``; where it differs, the file before stays as ``config-<n>.yaml``."""
+        if dump_config(config) == self.config_file.read_text(encoding="utf-8"):
+            return
+        number = 1
+        while (kept := self.path / f"config-{number}.yaml").exists():
+            number += 1
+        kept.write_bytes(self.config_file.read_bytes())
+        self._write_config(config)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Within the block no other process gets the lock of this run. The kernel takes it back from a dead one.
+
+        Raises: RunFolderError where another process has it.
+        """
+        with (self.path / ".lock").open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunFolderError(f"{self.path} is being trained by another process; end that one first") from None
+            yield
+
+    def _write_config(self, config: RunConfig) -> None:
+        """In one piece: a kill leaves the old file or the new one."""
+        draft = self.path / ".config.yaml.tmp"
+        draft.write_text(dump_config(config), encoding="utf-8")
+        draft.replace(self.config_file)
 
     def _folders(self) -> tuple[Path, ...]:
         return self.events, self.checkpoints, self.logs, self.videos

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import rlray
 from rlray.algos.types import Metrics
 from rlray.config import RunConfig
 from rlray.train import Experiment
+from rlray.train.checkpoint_folder import checkpoint_to_resume
 from rlray.train.run import plan_for, resolve, spec_of
 
 
@@ -30,6 +31,7 @@ class Played:
 
     records: list[Metrics]
     experiment: Experiment
+    folder: Path  # of its checkpoints
 
     def repeatable(self) -> list[Metrics]:
         """The records without what depends on the clock."""
@@ -54,19 +56,59 @@ def toy_config(**changes: Any) -> dict[str, Any]:
     }
 
 
+class KeptRecords:
+    """The records of a run in a list: what is withdrawn is gone from it."""
+
+    def __init__(self) -> None:
+        self.records: list[Metrics] = []
+
+    def position(self) -> dict[str, Any]:
+        return {"count": len(self.records)}
+
+    def rewind(self, position: Mapping[str, Any] | None, step: int) -> None:
+        del self.records[0 if position is None else position["count"] :]
+
+
+Watch = Callable[[Experiment, Metrics], None]
+
+
 @pytest.fixture
 def run(tmp_path: Path, runtime: None) -> Callable[..., Played]:
-    """Run an experiment to its end: ``run(**changes of toy_config)``; ``watch`` is called with each record."""
+    """Run an experiment to its end: ``run(**changes of toy_config)``; ``watch`` is called with each record.
 
-    def run(watch: Callable[[Experiment, Metrics], None] = lambda experiment, record: None, **changes: Any) -> Played:
+    ``resume`` is a `Played` to go on with from its last checkpoint, or from its beginning where it has none;
+    ``folder`` is for its checkpoints.
+    """
+
+    def run(
+        watch: Watch = lambda experiment, record: None,
+        *,
+        resume: Played | None = None,
+        folder: Path | None = None,
+        **changes: Any,
+    ) -> Played:
         config, source = resolve(RunConfig.from_dict(toy_config(**changes)))
-        folder = tmp_path / f"checkpoints-{len(list(tmp_path.iterdir()))}"
-        folder.mkdir()
-        records = []
-        with Experiment(config, source, spec_of(config, source), plan_for(config), folder) as experiment:
+        kept = KeptRecords()
+        if resume is not None:
+            folder, kept.records = resume.folder, list(resume.records)
+        elif folder is None:
+            folder = tmp_path / f"checkpoints-{len(list(tmp_path.iterdir()))}"
+            folder.mkdir()
+        checkpoint = checkpoint_to_resume(folder)
+        if checkpoint is None:
+            kept.rewind(None, 0)
+        spec, plan = spec_of(config, source), plan_for(config)
+        with Experiment(config, source, spec, plan, folder, records=kept, resume=checkpoint) as experiment:
             for record in experiment:
-                records.append(record)
-                watch(experiment, record)
-        return Played(records, experiment)
+                kept.records.append(record)
+                try:
+                    watch(experiment, record)
+                except Leave:
+                    break
+        return Played(kept.records, experiment, folder)
 
     return run
+
+
+class Leave(Exception):
+    """Raised by a ``watch`` to leave the run at once, as if its driver had been killed."""

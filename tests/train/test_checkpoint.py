@@ -17,13 +17,20 @@ import numpy as np
 import pytest
 import torch
 
+from rlray.train import checkpoint
 from rlray.train.checkpoint import (
     CheckpointError,
-    latest_checkpoint,
+    finish_draft,
     load_checkpoint,
+    save_checkpoint,
+    verify_checkpoint,
+    write_draft,
+)
+from rlray.train.checkpoint_folder import (
+    checkpoint_to_resume,
+    latest_checkpoint,
     new_checkpoint_path,
     prune_checkpoints,
-    save_checkpoint,
 )
 from tests.train.test_state_tree import random_tree, same
 
@@ -38,7 +45,7 @@ def test_round_trip_through_files(tmp_path: Path) -> None:
     for seed in range(40):
         state = {"tree": random_tree(random.Random(seed))}
         path = save_checkpoint(tmp_path / "deep" / f"c{seed}", state)
-        assert names(path) == ["manifest.json", "state.json", "tensors.safetensors"]
+        assert {"manifest.json", "tree.json"} <= set(names(path)) <= {"manifest.json", "tree.json", "tree.safetensors"}
         assert same(state, load_checkpoint(path)), f"seed {seed}"
 
 
@@ -66,23 +73,42 @@ def test_a_save_that_fails_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: [file.unlink() for file in path.iterdir()], "incomplete: manifest.json, state.json, tensors"),
-        (lambda path: (path / "state.json").unlink(), "incomplete: state.json missing"),
-        (lambda path: os.truncate(path / "tensors.safetensors", 50), r"tensors.safetensors is damaged \(50 bytes, not"),
-        (lambda path: flip(path / "tensors.safetensors", -1), "tensors.safetensors is damaged .its checksum differs"),
-        (lambda path: flip(path / "state.json", 10), "state.json is damaged .its checksum differs"),
+        (lambda path: [file.unlink() for file in path.iterdir()], "incomplete: manifest.json missing"),
+        (lambda path: (path / "net.json").unlink(), "incomplete: net.json missing"),
+        (lambda path: os.truncate(path / "net.safetensors", 50), r"net.safetensors is damaged \(50 bytes, not"),
+        (lambda path: flip(path / "replay.safetensors", -1), "replay.safetensors is damaged .its checksum differs"),
+        (lambda path: flip(path / "net.json", 10), "net.json is damaged .its checksum differs"),
         (lambda path: (path / "manifest.json").write_text("{"), "manifest.json is damaged"),
         (lambda path: (path / "manifest.json").write_text("{}"), "manifest.json is damaged"),
-        (lambda path: (path / "manifest.json").write_text('{"format": 1, "files": {}}'), "manifest.json is damaged"),
-        (lambda path: set_format(path / "manifest.json", 9), "has format 9, this version of rlray reads 1"),
+        (lambda path: (path / "manifest.json").write_text('{"format": 2, "files": 3}'), "manifest.json is damaged"),
+        (lambda path: set_format(path / "manifest.json", 1), "has format 1, this version of rlray reads 2: use the"),
     ],
 )
 def test_damage_is_noticed(tmp_path: Path, damage: Any, message: str) -> None:
     path = save_checkpoint(tmp_path / "step_000000001", STATE)
     damage(path)
-    with pytest.raises(CheckpointError, match=message) as caught:
-        load_checkpoint(path)
-    assert str(path) in str(caught.value)
+    for read in (load_checkpoint, verify_checkpoint):
+        with pytest.raises(CheckpointError, match=message) as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+
+
+def test_a_part_is_read_without_the_others(tmp_path: Path) -> None:
+    """`rlray evaluate` wants the weights and no gigabytes of replay; so what is damaged there is not seen."""
+    path = save_checkpoint(tmp_path / "c", STATE)
+    flip(path / "replay.safetensors", -1)
+    assert same(load_checkpoint(path, ["net", "none"]), {"net": STATE["net"]})
+
+
+def test_a_draft_holds_the_state_as_it_was(tmp_path: Path) -> None:
+    """What changes between the two halves is not in the checkpoint."""
+    frames = np.arange(10)
+    draft = write_draft(tmp_path / "c", {"frames": frames})
+    frames[:] = 0
+    assert latest_checkpoint(tmp_path) is None
+    finish_draft(draft, tmp_path / "c")
+    assert load_checkpoint(tmp_path / "c")["frames"].tolist() == list(range(10))
+    assert names(tmp_path) == ["c"]
 
 
 def flip(path: Path, at: int) -> None:
@@ -113,7 +139,7 @@ def test_the_latest_and_the_oldest(tmp_path: Path, caplog: pytest.LogCaptureFixt
     (tmp_path / "step_999999999").write_text("a file")
     (tmp_path / "other").mkdir()
     assert latest_checkpoint(tmp_path) == again
-    os.truncate(again / "state.json", 3)
+    os.truncate(again / "step.json", 3)
     with caplog.at_level(logging.WARNING):
         assert latest_checkpoint(tmp_path) == paths[1000]
     assert "passed over: checkpoint" in caplog.text
@@ -129,7 +155,8 @@ def test_the_latest_and_the_oldest(tmp_path: Path, caplog: pytest.LogCaptureFixt
 SAVER = """
 import sys
 import numpy as np
-from rlray.train.checkpoint import latest_checkpoint, new_checkpoint_path, prune_checkpoints, save_checkpoint
+from rlray.train.checkpoint import save_checkpoint
+from rlray.train.checkpoint_folder import new_checkpoint_path, prune_checkpoints
 folder, step = sys.argv[1], int(sys.argv[2])
 while True:
     step += 1
@@ -172,3 +199,32 @@ def test_drafts_of_living_processes_stay(tmp_path: Path) -> None:
     mine.mkdir()
     prune_checkpoints(tmp_path, keep=1)
     assert mine.exists()
+
+
+def test_a_damaged_newest_one_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One bit of the newest is wrong, which its lengths do not show: it is set aside, and the one before is taken."""
+    paths = [save_checkpoint(tmp_path / f"step_{step:09d}", STATE) for step in (100, 200, 300)]
+    for path in paths[1:]:
+        flip(path / "replay.safetensors", -1)
+    with caplog.at_level(logging.WARNING):
+        assert checkpoint_to_resume(tmp_path) == paths[0]
+    assert [f"passed over: checkpoint {path}" in caplog.text for path in paths] == [False, True, True]
+    assert names(tmp_path) == ["step_000000100", "step_000000200.damaged", "step_000000300.damaged"]
+    flip(paths[0] / "net.json", 3)
+    with pytest.raises(CheckpointError, match=r"none of the 1 checkpoint\(s\) in .* can be read"):
+        checkpoint_to_resume(tmp_path)
+    assert checkpoint_to_resume(tmp_path / "logs") is None
+
+
+def test_a_checkpoint_of_another_version_is_said_to_be_one(tmp_path: Path) -> None:
+    set_format(save_checkpoint(tmp_path / "step_000000100", STATE) / "manifest.json", 1)
+    for find in (latest_checkpoint, checkpoint_to_resume):
+        with pytest.raises(CheckpointError, match="has format 1, this version of rlray reads 2"):
+            find(tmp_path)
+
+
+def test_what_would_not_fit_is_not_begun(tmp_path: Path) -> None:
+    """A view of one byte that stands for more than any disk holds."""
+    enormous = np.broadcast_to(np.zeros(1, np.uint8), (10**15,))
+    with pytest.raises(OSError, match=r"no room for a checkpoint: it needs 1,000,000,000.0 MB, [\d,.]+ MB are free"):
+        checkpoint._check_room(tmp_path, [{"a": enormous}])

@@ -15,7 +15,8 @@ import yaml
 
 from rlray import cli
 from rlray.config import load_config
-from rlray.train.checkpoint import latest_checkpoint, load_checkpoint
+from rlray.train.checkpoint import load_checkpoint
+from rlray.train.checkpoint_folder import latest_checkpoint
 from rlray.train.run_folder import RunFolder
 from tests.support import REPOSITORY, Driver, needs_proc, run_driver, still_running
 from tests.train.conftest import toy_config
@@ -162,7 +163,7 @@ def test_the_first_ctrl_c_saves_and_leaves_cleanly(config: Path) -> None:
         assert not still_running(family, 2.0)
     path = latest_checkpoint(only_run(config.parent) / "checkpoints")
     assert path is not None
-    assert load_checkpoint(path)["progress"]["steps"] > 0
+    assert load_checkpoint(path)["run"]["progress"]["steps"] > 0
 
 
 @needs_proc

@@ -12,8 +12,9 @@ import pytest
 import rlray
 from rlray.algos.types import Metrics
 from rlray.train import Experiment
-from rlray.train.checkpoint import latest_checkpoint, load_checkpoint
-from rlray.train.experiment import Marks
+from rlray.train.checkpoint import load_checkpoint
+from rlray.train.checkpoint_folder import latest_checkpoint
+from rlray.train.marks import Marks
 from tests.train.conftest import Played
 
 Run = Callable[..., Played]
@@ -62,8 +63,8 @@ def test_sync_mode_takes_turns(run: Run) -> None:
     """In each round both simulators play with the weights of the round before; the learner takes them in order."""
     played = run(mode="sync")
     state = final_state(played)
-    assert state["version"] == 800 // 40
-    assert state["learner"]["fragments"] == {"0": 10, "1": 10}
+    assert state["learner"]["version"] == 800 // 40
+    assert state["learner"]["learner"]["fragments"] == {"0": 10, "1": 10}
     assert set(played.of("time/policy_lag")) == {0.5}, "0 for the first fragment of a round, 1 for the second"
 
 
@@ -73,10 +74,12 @@ def test_every_step_is_learned_from_once(run: Run, mode: str) -> None:
     state = final_state(played)
     assert played.experiment.progress.steps == 800
     assert played.records[-1]["steps"] == 800
-    assert sum(state["learner"]["fragments"].values()) == state["version"] == 20
+    assert sum(state["learner"]["learner"]["fragments"].values()) == state["learner"]["version"] == 20
     ended = played.experiment.progress.episodes.count
     assert 0 < ended <= 100
-    assert state["learner"]["reward"] == round(played.of("train/return_mean")[-1] * ended), "1 for each that ended well"
+    assert state["learner"]["learner"]["reward"] == round(played.of("train/return_mean")[-1] * ended), (
+        "1 for each that ended well"
+    )
 
 
 def test_async_simulators_never_run_far_ahead(run: Run) -> None:
@@ -104,7 +107,7 @@ def test_a_run_ends_at_its_minutes(run: Run) -> None:
     played = run(mode="async", stop={"steps": 10**9, "minutes": 4 / 60})
     assert played.experiment.stopped_by == "minutes"
     assert played.experiment.progress.steps < 10**9
-    assert final_state(played)["progress"]["steps"] == played.experiment.progress.steps
+    assert final_state(played)["run"]["progress"]["steps"] == played.experiment.progress.steps
 
 
 def test_a_run_ends_when_an_evaluation_is_good_enough(run: Run) -> None:
@@ -125,7 +128,7 @@ def test_a_run_ends_when_it_is_asked_to(run: Run) -> None:
     played = run(ask, mode="async", stop={"steps": 10**6}, eval={"every": None, "final_episodes": 5})
     assert played.experiment.stopped_by == "enough"
     assert played.of("eval/return_mean") == []
-    assert final_state(played)["progress"]["steps"] == played.experiment.progress.steps < 10_000
+    assert final_state(played)["run"]["progress"]["steps"] == played.experiment.progress.steps < 10_000
 
 
 def test_evaluations_and_checkpoints_at_their_marks(run: Run, tmp_path: Path) -> None:
@@ -135,7 +138,7 @@ def test_evaluations_and_checkpoints_at_their_marks(run: Run, tmp_path: Path) ->
     assert len(played.experiment.last_evaluation.returns) == 3
     newest = latest_checkpoint(tmp_path / "checkpoints-0")
     assert str(newest) == played.experiment.last_checkpoint
-    assert load_checkpoint(newest or "")["progress"]["steps"] == 800
+    assert load_checkpoint(newest or "")["run"]["progress"]["steps"] == 800
     assert len(list((tmp_path / "checkpoints-0").iterdir())) == 3
 
 

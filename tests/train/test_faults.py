@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def test_a_killed_simulator_costs_one_fragment(
     with caplog.at_level(logging.WARNING):
         played = run(mode=mode, env_settings={"fail": "die", "fail_at": 34, "once": str(tmp_path / "once")})
     state = load_checkpoint(played.experiment.last_checkpoint or "")
-    fragments = state["learner"]["fragments"]
+    fragments = state["learner"]["learner"]["fragments"]
     assert played.experiment.progress.steps == 800
     assert sum(fragments.values()) == 20
     assert set(fragments) == {"0", "1", "2"}
@@ -51,12 +52,44 @@ def test_a_simulator_that_always_dies_ends_the_run(run: Run) -> None:
 
 
 @pytest.mark.parametrize(("mode", "where"), [("sync", "reset"), ("async", "step")])
-def test_an_environment_that_raises_ends_the_run(run: Run, mode: str, where: str) -> None:
-    with pytest.raises(EnvironmentFailed, match=rf"simulator \d: .*'tests.*Corridor'.*seed \d+.*{where}") as caught:
+def test_an_environment_that_always_raises_ends_the_run(
+    run: Run, mode: str, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The fourth time; the three before are in the log."""
+    told = rf"simulator \d: .*'tests.*Corridor'.*seed \d+.*{where}"
+    with pytest.raises(EnvironmentFailed, match=told + r".*\(4 failures of environments, .* is 3\)") as caught:
         run(mode=mode, env_settings={"fail": where, "fail_at": 25})
     assert "ZeroDivisionError: the corridor fell in" in caught.value.user_traceback
     assert "in _misbehave" in caught.value.user_traceback
+    assert caught.value.__cause__ is not None
+    assert len([line for line in warnings_of(caplog) if "failure" in line]) == 3
+
+
+def test_the_first_failure_can_be_the_last(run: Run) -> None:
+    simulators = {"count": 2, "envs": 4, "fragment_length": 10, "num_cpus": 1.0, "max_env_failures": 0}
+    with pytest.raises(EnvironmentFailed, match=r"fell in at step$") as caught:
+        run(simulators=simulators, env_settings={"fail": "step", "fail_at": 25})
     assert isinstance(caught.value.__cause__, RayTaskError)
+
+
+@both_modes
+def test_an_environment_that_raises_costs_one_fragment(
+    run: Run, mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Told with its seed, its step and its traceback, and begun anew with other seeds, as another stream."""
+    played = run(mode=mode, env_settings={"fail": "step", "fail_at": 34, "once": str(tmp_path / "once")})
+    fragments = load_checkpoint(played.experiment.last_checkpoint or "")["learner"]["learner"]["fragments"]
+    assert played.experiment.progress.steps == 800
+    assert set(fragments) == {"0", "1", "2"}
+    assert 3 in (fragments["0"], fragments["1"]), "what it had delivered was learned from"
+    (line,) = [line for line in warnings_of(caplog) if "failure" in line]
+    assert re.search(r"simulator \d: .*copy \d of 4, seed \d+\) raised ZeroDivisionError in step 35", line)
+    assert re.search(r"life 1 of simulator \d begins \(failure 1, simulators.max_env_failures is 3\)", line)
+    assert "in _misbehave" in line
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_an_environment_that_cannot_be_made_ends_the_run_before_it_starts(run: Run) -> None:
@@ -64,15 +97,8 @@ def test_an_environment_that_cannot_be_made_ends_the_run_before_it_starts(run: R
         run(env="tests.train.toys:Impossible")
 
 
-def test_a_killed_learner_names_the_last_checkpoint(run: Run) -> None:
-    with pytest.raises(LearnerFailed, match=r"the learner died .*SIGKILL.*the last checkpoint is .*step_") as caught:
-        run(mode="async", hyperparameters={"die_at": 15, "seconds": 0.05}, checkpoint={"every": 160})
-    path = str(caught.value).rpartition("the last checkpoint is ")[2]
-    assert 160 <= load_checkpoint(path)["progress"]["steps"] <= 600
-
-
 def test_a_learner_that_raises(run: Run) -> None:
-    with pytest.raises(LearnerFailed, match=r"ArithmeticError: the loss is not a number; there is no checkpoint yet"):
+    with pytest.raises(LearnerFailed, match=r"ArithmeticError: this cannot be learned; there is no checkpoint yet"):
         run(hyperparameters={"fail_at": 2})
 
 
@@ -83,6 +109,28 @@ def test_a_killed_evaluator_is_replaced(run: Run, tmp_path: Path, caplog: pytest
     )
     assert played.of("eval/return_mean") == [1.0, 1.0]
     assert "the evaluation of step 400 begins again" in caplog.text
+
+
+def test_an_evaluation_that_always_kills_its_evaluator_is_left_out(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """Three times for each of two evaluations; the training is whole."""
+    played = run(hyperparameters={"greedy_dies": True}, eval={"every": 400, "episodes": 3, "final_episodes": 2})
+    assert played.of("eval/return_mean") == []
+    assert played.experiment.last_evaluation is None
+    assert played.experiment.progress.steps == 800
+    left_out = [line for line in warnings_of(caplog) if "is left out" in line]
+    assert [line.rpartition("of step ")[2] for line in left_out] == ["400 is left out", "800 is left out"]
+
+
+def test_an_environment_that_raises_in_an_evaluation_costs_that_evaluation(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It raises in the fifth step of a greedy walk of six, once; a simulator never walks that straight."""
+    settings = {"length": 30, "limit": 40, "fail": "straight", "fail_at": 29, "once": str(tmp_path / "once")}
+    played = run(env_settings=settings, eval={"every": 400, "episodes": 3, "final_episodes": 2})
+    assert [record["steps"] for record in played.records if "eval/return_mean" in record] == [800]
+    (line,) = [line for line in warnings_of(caplog) if "left out" in line]
+    assert "evaluator: " in line
+    assert "the evaluation of step 400 is left out (failure 1" in line
 
 
 def test_an_evaluator_that_raises(run: Run) -> None:

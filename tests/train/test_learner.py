@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from rlray.algos.types import Fragment
 from rlray.core.resources import count_cpus
 from rlray.train.checkpoint import CheckpointError, load_checkpoint
 from rlray.train.learner import LearnerActor, LearnerSetup
+from rlray.train.saving import finish_checkpoint
 from rlray.train.simulator import Simulator, SimulatorSetup
 from rlray.train.sources import AlgorithmSource, EnvSource
 
@@ -20,8 +22,8 @@ CARTPOLE = EnvSource.of("CartPole-v1", {})
 DQN = AlgorithmSource("dqn", DQNConfig(network="mlp", warmup_steps=64, batch_size=16, replay_capacity=1000))
 
 
-def make(num_cpus: float = 1, num_gpus: float = 0) -> LearnerActor:
-    learner = LearnerActor(LearnerSetup(CARTPOLE.spec(), DQN, 1, 1000, num_cpus, num_gpus))
+def make(num_cpus: float = 1, num_gpus: float = 0, **more: Any) -> LearnerActor:
+    learner = LearnerActor(LearnerSetup(CARTPOLE.spec(), DQN, 1, 1000, num_cpus, num_gpus, **more))
     learner.start()
     return learner
 
@@ -77,16 +79,46 @@ def test_a_checkpoint_holds_all_that_evaluation_and_training_need(fragments: lis
     learner = make()
     for fragment in fragments:
         learner.learn(fragment, publish=False)
-    path = learner.save(str(tmp_path / "step_5"), {"steps": 320, "episodes": 7})
+    simulator = {"obs": np.arange(3.0)}
+    draft = learner.save(str(tmp_path / "step_5"), {"steps": 320, "episodes": 7}, None, simulator, None)
+    assert not (tmp_path / "step_5").exists()
+    path = finish_checkpoint(draft).path
     weights, version = learner.weights()
     saved = load_checkpoint(path)
+    assert saved["run"] == {"steps": 320, "episodes": 7}
+    assert saved.keys() == {"run", "weights", "learner", "replay", "simulator_0"}
+    assert saved["simulator_0"]["obs"].tolist() == [0, 1, 2]
     assert saved["weights"].keys() == weights.keys()
     assert all(np.array_equal(saved["weights"][name], weights[name]) for name in weights)
     fresh = make()
-    assert fresh.load(path) == {"steps": 320, "episodes": 7}
+    assert fresh.load(path) is True, "with its replay"
     again, same_version = fresh.weights()
     assert same_version == version > 0
     assert all(np.array_equal(again[name], weights[name]) for name in weights)
+    for fragment in fragments:
+        one, two = learner.learn(fragment, publish=False)[0], fresh.learn(fragment, publish=False)[0]
+        assert (one.metrics, one.updates, one.version) == (two.metrics, two.updates, two.version)
+
+
+def test_the_replay_may_be_left_out(fragments: list[Fragment], tmp_path: Path) -> None:
+    learner = make(keep_replay=False)
+    for fragment in fragments:
+        learner.learn(fragment, publish=False)
+    path = finish_checkpoint(learner.save(str(tmp_path / "step_5"), {}, None)).path
+    assert load_checkpoint(path).keys() == {"run", "weights", "learner"}
+    fresh = make()
+    assert fresh.load(path) is False
+    assert fresh.learn(fragments[0], publish=False)[0].updates == 32, "64 observations are the warm-up"
+
+
+def test_the_weights_of_an_evaluation_under_way_are_kept(fragments: list[Fragment], tmp_path: Path) -> None:
+    learner = make()
+    then, _ = learner.weights()
+    for fragment in fragments:
+        learner.learn(fragment, publish=False)
+    saved = load_checkpoint(finish_checkpoint(learner.save(str(tmp_path / "c"), {}, then)).path)
+    assert all(np.array_equal(saved["evaluated"][name], then[name]) for name in then)
+    assert any(not np.array_equal(saved["weights"][name], then[name]) for name in then)
 
 
 def test_a_missing_checkpoint(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from rlray.train.metrics import MetricsWriter, flat
@@ -107,8 +107,10 @@ def test_what_is_refused(folder: RunFolder, step: int, values: Any, error: type[
 
 
 def test_hyperparameters_are_written_once(folder: RunFolder) -> None:
-    MetricsWriter(folder, folder.load_config()).close()
-    MetricsWriter(folder, folder.load_config(), resume_step=5).close()
+    with MetricsWriter(folder, folder.load_config()) as writer:
+        position = writer.position()
+    with MetricsWriter(folder, folder.load_config(), resume=True) as writer:
+        writer.rewind(position, 5)
     content = events(folder).PluginTagToContent("hparams")
     assert sorted(content) == ["_hparams_/experiment", "_hparams_/session_start_info"]
     data = plugin_data_pb2.HParamsPluginData.FromString(content["_hparams_/session_start_info"])
@@ -123,14 +125,36 @@ def test_hyperparameters_are_written_once(folder: RunFolder) -> None:
 
 
 def test_a_resumed_run_withdraws_what_came_after_its_checkpoint(folder: RunFolder) -> None:
+    """Also what came late for a step before it, which the step does not show."""
     with MetricsWriter(folder, folder.load_config()) as writer:
-        for step in (0, 100, 200, 300):
+        for step in (0, 100, 200):
             writer.write(step, {"a": step, "b": -step})
-    time.sleep(1.01)  # TensorBoard reads the files in the order of their names, which hold whole seconds
-    with MetricsWriter(folder, folder.load_config(), resume_step=200) as writer:
+        position = writer.position()
+        writer.write(300, {"a": 300, "b": -300})
+        writer.write(150, {"a": 150})
+    with MetricsWriter(folder, folder.load_config(), resume=True) as writer:
+        writer.rewind(position, 200)
         writer.write(250, {"a": 7, "c": 1})
     expected = {"a": [(0, 0), (100, 100), (200, 200), (250, 7)], "b": [(0, 0), (100, -100), (200, -200)]}
     assert table(folder) == scalars(folder) == {**expected, "c": [(250, 1)]}
+    for file in folder.events.iterdir():
+        list(EventFileLoader(str(file)).Load())  # no file was cut in the middle of a record
+
+
+def test_a_run_that_falls_back_on_its_way(folder: RunFolder) -> None:
+    """Twice to the same place, where a file was begun in between; and then to the beginning."""
+    with MetricsWriter(folder, folder.load_config()) as writer:
+        writer.write(1, {"a": 1})
+        position = writer.position()
+        for value in (2, 3):
+            writer.write(2, {"a": value})
+            writer.rewind(position, 1)
+        writer.write(2, {"a": 4})
+        assert table(folder) == scalars(folder) == {"a": [(1, 1), (2, 4)]}
+        writer.rewind(None, 0)
+        writer.write(1, {"a": 5})
+    assert table(folder)["a"] == scalars(folder)["a"] == [(1, 5)]
+    assert events(folder).PluginTagToContent("hparams")
 
 
 WRITER = """
@@ -164,8 +188,10 @@ def test_half_a_row_is_dropped(folder: RunFolder) -> None:
     with MetricsWriter(folder, folder.load_config()) as writer:
         writer.write(1, {"a": 1, "b": 1})
         writer.write(2, {"a": 2, "b": 2})
+        position = writer.position()
     os.truncate(folder.metrics_file, folder.metrics_file.stat().st_size - 3)
-    with MetricsWriter(folder, folder.load_config(), resume_step=2) as writer:
+    with MetricsWriter(folder, folder.load_config(), resume=True) as writer:
+        writer.rewind(position, 2)
         writer.write(3, {"a": 3})
     assert table(folder) == {"a": [(1, 1), (3, 3)], "b": [(1, 1)]}
 

@@ -197,3 +197,53 @@ def test_dqn_plays_in_it() -> None:
     assert stats.steps == 21
     assert stats.env_seconds > 0
     assert stats.policy_seconds > 0
+
+
+@pytest.mark.parametrize("env", ["tests.train.toys:Corridor", "CartPole-v1", "tests.train.toys:Together"])
+@pytest.mark.parametrize("keep", [True, False])
+def test_another_simulator_goes_on_from_a_snapshot(env: str, keep: bool) -> None:
+    """With episodes kept or cut: later fragments are equal, bit for bit."""
+    toy = AlgorithmSource("tests.train.toys:ALGORITHM", CountingSettings())
+    one, two = (Simulator(setup(env, algorithm=toy, keep_episodes=keep)) for _ in range(2))
+    play(one, 3)
+    state, kept = one.snapshot(60, stream=9)
+    assert kept == (keep and env != "tests.train.toys:Together")
+    saved = pickle.loads(pickle.dumps(state))
+    ahead = play(one, 4)
+    assert two.load(saved, 60) is None
+    for (left, mine), (right, theirs) in zip(ahead, play(two, 4), strict=True):
+        assert pickle.dumps(left) == pickle.dumps(right)
+        assert (mine.returns, mine.lengths) == (theirs.returns, theirs.lengths)
+    fragment = ahead[0][0]
+    assert (fragment.stream, fragment.sequence) == ((5, 3) if kept else (9, 0))
+    assert fragment.first[0].all() or kept, "after a cut everything is a beginning"
+
+
+def test_a_snapshot_of_running_episodes_changes_nothing() -> None:
+    one, two = Simulator(setup()), Simulator(setup())
+    undisturbed = play(one, 6)
+    seen = []
+    for _ in range(6):
+        seen += play(two, 1)
+        two.snapshot(0, stream=9)
+    for (left, _), (right, _) in zip(undisturbed, seen, strict=True):
+        assert pickle.dumps(left) == pickle.dumps(right)
+
+
+def test_cuts_at_other_steps_give_other_episodes() -> None:
+    played = {}
+    for steps in (60, 120):
+        simulator = Simulator(setup(keep_episodes=False))
+        play(simulator, 1)
+        simulator.snapshot(steps, stream=9)
+        played[steps] = flat(play(simulator, 1), "obs")[0, :, 2]
+    assert not np.array_equal(played[60], played[120])
+
+
+def test_a_new_stream_begins_where_the_old_one_ends() -> None:
+    simulator = Simulator(setup())
+    ((last, _),) = play(simulator, 1)
+    simulator.begin_stream(8)
+    ((fragment, _),) = play(simulator, 1)
+    assert (fragment.stream, fragment.sequence) == (8, 0)
+    assert np.array_equal(fragment.obs[0], last.last_obs), "its episodes go on"

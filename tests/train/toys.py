@@ -10,7 +10,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from pydantic import BaseModel, ConfigDict
 
 from rlray.algos.types import Algorithm, Fragment, LearnerContext, Metrics, Weights
@@ -18,10 +20,12 @@ from rlray.envs.types import EnvSpec
 
 
 class Corridor(gymnasium.Env[Any, Any]):
-    """Walk right for ``length`` steps: reward 1 at the end; truncated after ``limit`` steps. Action 1 is right.
+    """Walk right for ``length`` steps: reward ``prize`` at the end; truncated after ``limit`` steps. Action 1 is right.
 
     The observation is (position, steps of this episode, a number drawn at reset). It can be told to misbehave:
-    ``fail`` is ``"reset"`` or ``"step"`` to raise there, ``"die"`` to kill its own process in a step.
+    ``fail`` is ``"reset"`` or ``"step"`` to raise there, ``"die"`` to kill its own process in a step, ``"reward"`` or
+    ``"obs"`` to give one that is not a number, ``"straight"`` to raise after ``fail_at`` steps right and none else.
+    A walk straight to the end takes ``slow_walk`` seconds: evaluations do that, random walks hardly ever.
     ``fail_at`` counts the steps since it was made; ``once`` names a file that is made when it fails and keeps it from
     failing again, in any process.
     """
@@ -34,18 +38,22 @@ class Corridor(gymnasium.Env[Any, Any]):
         fail_at: int = 0,
         once: str = "",
         sleep: float = 0.0,
+        prize: float = 1.0,
+        slow_walk: float = 0.0,
         render_mode: str | None = None,
     ) -> None:
         self.observation_space = spaces.Box(-1.0, 1e6, (3,), np.float32)
         self.action_space = spaces.Discrete(2)
         self.render_mode = render_mode
-        self.length, self.limit, self.fail, self.fail_at, self.once, self.sleep = (
+        self.length, self.limit, self.fail, self.fail_at, self.once, self.sleep, self.prize, self.slow_walk = (
             length,
             limit,
             fail,
             fail_at,
             once,
             sleep,
+            prize,
+            slow_walk,
         )
         self.total = 0
 
@@ -62,8 +70,16 @@ class Corridor(gymnasium.Env[Any, Any]):
         time.sleep(self.sleep)
         self.at += 1 if action == 1 else 0
         self.steps += 1
+        if self.at == self.steps == self.length:
+            time.sleep(self.slow_walk)
+        if self.at == self.steps == self.fail_at:
+            self._misbehave("straight")
         done = self.at >= self.length
-        return self._obs(), float(done), done, not done and self.steps >= self.limit, {}
+        lost = self.total > self.fail_at
+        if self.fail == "obs" and lost:
+            self.drawn = float("inf")
+        reward = float("nan") if self.fail == "reward" and lost else self.prize * done
+        return self._obs(), reward, done, not done and self.steps >= self.limit, {}
 
     def render(self) -> Any:
         picture = np.zeros((16, 16, 3), np.uint8)
@@ -82,6 +98,18 @@ class Corridor(gymnasium.Env[Any, Any]):
         if self.fail == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         raise ZeroDivisionError(f"the corridor fell in at {where}")
+
+
+class Counted(Corridor):
+    """Shows how many episodes there have been: it depends on more than one episode's seed and actions."""
+
+    episodes = 0.0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.episodes += 1.0
+        self.drawn = self.episodes
+        return self._obs(), {}
 
 
 def first_to_make(path: str) -> bool:
@@ -105,8 +133,14 @@ class CountingSettings(BaseModel):
     """The fragment at which the learner raises; below zero never."""
     die_at: int = -1
     """The fragment at which the learner's process is killed."""
+    once: str = ""
+    """A file that is made when that happens, and keeps it from happening again."""
+    nan_at: int = -1
+    """The fragment whose loss is no number, counted from 1."""
     greedy_once: str = ""
     """A file: the process that makes it, in its first greedy step, is killed there."""
+    greedy_dies: bool = False
+    """Each greedy step kills its process."""
     greedy_raises: bool = False
 
 
@@ -129,43 +163,66 @@ class CountingPolicy:
     def act_greedy(self, obs: Any) -> Any:
         if self.settings.greedy_raises:
             raise ValueError("no greedy action today")
+        if self.settings.greedy_dies:
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.settings.greedy_once and first_to_make(self.settings.greedy_once):
             os.kill(os.getpid(), signal.SIGKILL)
         return np.ones(len(obs), np.int64)
 
 
 class CountingLearner:
-    """Its only weight counts its fragments; it checks what fragments promise while it counts."""
+    """Its only weight counts its fragments; it checks what fragments promise while it counts.
+
+    ``luck`` adds up random numbers, its own and torch's: nothing may be drawn twice, or left out. The replay keeps what
+    the last fragments began with.
+    """
 
     def __init__(self, spec: EnvSpec, settings: CountingSettings, context: LearnerContext) -> None:
         self.settings = settings
         self.count = 0
         self.reward = 0.0
+        self.luck = 0.0
+        self.rng = np.random.default_rng(context.seed)
+        self.replay = np.zeros((4, *spec.frame_shape), np.float32)
         self.next: dict[int, tuple[int, Any]] = {}  # by stream: how many fragments came, what the next begins with
 
     def learn(self, fragment: Fragment) -> Metrics:
         if self.count == self.settings.fail_at:
-            raise ArithmeticError("the loss is not a number")
-        if self.count == self.settings.die_at:
+            raise ArithmeticError("this cannot be learned")
+        if self.count == self.settings.die_at and (not self.settings.once or first_to_make(self.settings.once)):
             os.kill(os.getpid(), signal.SIGKILL)
         sequence, obs = self.next.get(fragment.stream, (0, fragment.obs[0]))
         assert fragment.sequence == sequence, f"stream {fragment.stream}: {fragment.sequence} after {sequence - 1}"
         assert np.array_equal(fragment.obs[0], obs), "the fragments of a stream do not follow each other"
         self.next[fragment.stream] = sequence + 1, np.array(fragment.last_obs)
         time.sleep(self.settings.seconds)
+        self.replay[self.count % 4] = fragment.obs[0, 0]
         self.count += 1
         self.reward += float(fragment.reward.sum())
-        return {"updates": 1.0, "loss": float(fragment.obs.sum()), "reward_sum": self.reward}
+        self.luck += float(self.rng.random() + torch.rand(()))
+        loss = float("nan") if self.count == self.settings.nan_at else float(fragment.obs.sum())
+        return {"updates": 1.0, "loss": loss, "reward_sum": self.reward, "luck": self.luck}
 
     def weights(self) -> Weights:
         return {"count": np.array(self.count), "ballast": np.zeros(100_000)}
 
     def state(self) -> dict[str, Any]:
-        fragments = {str(stream): count for stream, (count, _) in self.next.items()}
-        return {"count": self.count, "reward": self.reward, "fragments": fragments}
+        return {
+            "count": self.count,
+            "reward": self.reward,
+            "luck": self.luck,
+            "rng": self.rng.bit_generator.state,
+            "fragments": {str(stream): count for stream, (count, _) in self.next.items()},
+            "next": {str(stream): obs for stream, (_, obs) in self.next.items()},
+            "replay": self.replay,
+        }
 
     def load_state(self, state: Any) -> None:
-        self.count, self.reward = state["count"], state["reward"]
+        self.count, self.reward, self.luck = state["count"], state["reward"], state["luck"]
+        self.rng.bit_generator.state = state["rng"]
+        self.next = {int(s): (count, state["next"][s].copy()) for s, count in state["fragments"].items()}
+        if "replay" in state:
+            self.replay[:] = state["replay"]
 
 
 ALGORITHM = Algorithm("counting", CountingSettings, CountingPolicy, CountingLearner)
@@ -194,3 +251,8 @@ class Impossible(gymnasium.Env[Any, Any]):
 
     def __init__(self) -> None:
         raise OSError("the device is busy")
+
+
+def Together(num_envs: int, length: int = 5) -> Any:
+    """Corridors stepped by gymnasium itself, whose state nobody can ask for."""
+    return SyncVectorEnv([lambda: Corridor(length)] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)

@@ -13,8 +13,8 @@ from rlray.algos.dqn import discrete_actions
 from rlray.algos.dqn.config import DQNConfig
 from rlray.algos.q_learning.updater import QUpdater
 from rlray.algos.replay import NStepReplay, Priorities
-from rlray.algos.transfer import BatchLoader, PriorityReturn
-from rlray.algos.types import Fragment, LearnerContext, Metrics, Weights
+from rlray.algos.transfer import BatchLoader, PriorityReturn, TensorBatch
+from rlray.algos.types import Fragment, LearnerContext, Metrics, NotFinite, Weights
 from rlray.envs.types import EnvSpec
 
 FRAMES_FOR_NORM = 5_000
@@ -45,6 +45,7 @@ class DQNLearner:
         self._loader = BatchLoader(self._replay, config.batch_size, context.device)
         self._returning = PriorityReturn(self._replay) if config.prioritized else None
         self._rng = np.random.default_rng(context.seed)
+        self._batch: TensorBatch  # the last one
         self._steps = 0  # agent steps taken in
         self._owed = 0.0  # transitions still to be replayed for the steps taken in
 
@@ -54,7 +55,7 @@ class DQNLearner:
         Returns ``updates``, ``replay_fill``, ``epsilon``, ``lr``, and by priority ``replay_beta``; where there were
         updates also their means ``loss``, ``q_mean``, ``td_error``, ``grad_norm``, and with noisy layers ``noise``.
 
-        Raises: FloatingPointError where a loss was infinite or not a number; the weights are then spoilt.
+        Raises: NotFinite where a loss was infinite or not a number; the weights are then spoilt.
         """
         self._replay.add(fragment)
         self._steps += fragment.steps
@@ -65,8 +66,10 @@ class DQNLearner:
             self._owed += fragment.steps * config.samples_per_step
             while self._owed >= config.batch_size:
                 self._owed -= config.batch_size
-                sums += self._update()
+                sums += (update := self._update())
                 updates += 1
+                if update.device.type == "cpu" and not bool(update.isfinite().all()):
+                    break  # the batch at hand is the one; on a GPU to look would mean to wait
         metrics = {
             "updates": float(updates),
             "replay_fill": self._replay.fill,
@@ -125,6 +128,7 @@ class DQNLearner:
     def _update(self) -> Tensor:
         """One gradient step; returns loss, mean q, mean absolute TD error and gradient norm [4]."""
         batch, index = self._loader.next(self._rng, self._beta())
+        self._batch = batch
         updated = self._updater.update(batch)
         if self._returning is not None:
             self._returning.give(index, updated.priority)
@@ -135,8 +139,9 @@ class DQNLearner:
 
     def _check_finite(self, loss: float, grad_norm: float) -> None:
         if not (np.isfinite(loss) and np.isfinite(grad_norm)):
-            raise FloatingPointError(
+            raise NotFinite(
                 f"dqn: the loss became {loss} (gradient norm {grad_norm}) within the updates up to "
                 f"{self._updater.updates}: use a smaller learning_rate or max_grad_norm, set clip_reward, and look for "
-                f"infinite or enormous numbers in the observations and rewards"
+                f"infinite or enormous numbers in the observations and rewards",
+                self._batch._asdict(),
             )

@@ -11,6 +11,8 @@ over games, no transcendental functions): game i of a batch is bit for bit the s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -75,6 +77,15 @@ class PongGames:
     def seed(self, streams: NDArray[np.uint64]) -> None:
         """Give every game its own stream of random numbers; ``streams`` is [N]."""
         self._stream[:] = streams
+
+    def save(self) -> dict[str, NDArray[np.generic]]:
+        """All that `load` needs to go on from here; not copied."""
+        return {"state": self._state, "frames": self.frames, "streams": self._stream}
+
+    def load(self, saved: Mapping[str, NDArray[np.generic]]) -> None:
+        """Go on from where `save` was called, on as many games."""
+        for own, name in ((self._state, "state"), (self.frames, "frames"), (self._stream, "streams")):
+            np.copyto(own, saved[name])
 
     def reset(self, games: Index) -> None:
         """Start ``games`` at 0:0 with the first serve; their streams of random numbers go on."""

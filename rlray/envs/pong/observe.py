@@ -51,6 +51,12 @@ class Observer(Protocol):
     def restart(self, games: Index) -> NDArray[np.float32] | NDArray[np.uint8]:
         """The same, now that ``games`` have been reset since `observe`; nothing of their past remains."""
 
+    def observe_again(self) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """What was returned last."""
+
+    def resume(self, seen: NDArray[Any]) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """Go on as if ``seen`` had been returned last, of which a copy is returned."""
+
 
 class StateObserver:
     """float32 [10] per game, from -1 to 1. Place: 1 is half the field. Velocity: 1 is the fastest possible.
@@ -75,6 +81,13 @@ class StateObserver:
 
     def restart(self, games: Index) -> NDArray[np.float32]:
         self._scaled[:, games] = self._games.state[:, games] / _UNITS
+        return self._seen
+
+    def observe_again(self) -> NDArray[np.float32]:
+        return self._seen
+
+    def resume(self, seen: NDArray[Any]) -> NDArray[np.float32]:
+        self._seen[:] = seen
         return self._seen
 
 
@@ -108,6 +121,14 @@ class FrameObserver:
         first = np.empty((len(games), SIZE, SIZE), np.uint8)
         draw_frames(self._games.state[:, games], first)
         window[-1, games] = first
+        return self._window()
+
+    def observe_again(self) -> NDArray[np.uint8]:
+        return self._window()
+
+    def resume(self, seen: NDArray[Any]) -> NDArray[np.uint8]:
+        self._next = self.frame_stack
+        self._window()[:] = seen
         return self._window()
 
     def _window(self) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,19 @@ class PongVec:
             games.reset(ended)
             answer.obs = self._observer.restart(ended)
         return answer
+
+    def state(self) -> dict[str, Any] | None:
+        """All of every game, and the frames that players still see; None before the first `reset`."""
+        if not self._started:
+            return None
+        return {"games": self._games.save(), "seen": self._observer.observe_again()}
+
+    def load_state(self, state: Mapping[str, Any]) -> NDArray[Any]:
+        """Go on from ``state``; returns the observations [N, ...] there."""
+        self._seed.take(None)
+        self._games.load(state["games"])
+        self._started = True
+        return self._observer.resume(state["seen"])
 
     def render(self) -> NDArray[np.uint8]:
         """The first game in colour, [210, 160, 3]."""

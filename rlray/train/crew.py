@@ -1,0 +1,122 @@
+"""The actors of a run, seen from the driver: created, brought back from a checkpoint and ended together."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import rlray
+from rlray.config.schema import RunConfig
+from rlray.envs.types import EnvSpec
+from rlray.train import seeds
+from rlray.train.checkpoint import checked_manifest, load_checkpoint
+from rlray.train.env_failures import EnvFailures
+from rlray.train.evaluator import EvaluatorSetup
+from rlray.train.fleet import Fleet
+from rlray.train.keeping import Keeper
+from rlray.train.learner import LearnerSetup
+from rlray.train.learning import LearnerLink
+from rlray.train.measuring import Evaluation, EvaluatorLink
+from rlray.train.plan import Plan
+from rlray.train.run_state import RunState
+from rlray.train.simulator import SimulatorSetup
+from rlray.train.sources import AlgorithmSource, EnvSource
+
+log = logging.getLogger(__name__)
+
+
+class Crew:
+    """Simulators, learner, evaluator, and who keeps checkpoints of them all."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        env: EnvSource,
+        spec: EnvSpec,
+        plan: Plan,
+        checkpoints: Path,
+        state: RunState,
+    ) -> None:
+        self._state = state
+        self._seed = config.seed
+        self._sync = config.mode == "sync"
+        algorithm = AlgorithmSource(config.algo, config.hyperparameters)
+        folder = str(checkpoints.absolute().parent / "failures")
+        keep_episodes = config.checkpoint.episodes == "keep"
+
+        def simulator(number: int, life: int, stream: int) -> SimulatorSetup:
+            envs, length = config.simulators.envs, config.simulators.fragment_length
+            who = (number, life, stream, config.seed, envs, length, plan.simulator_cpus)
+            return SimulatorSetup(env, algorithm, *who, folder, keep_episodes)
+
+        cpus, gpus = plan.learner_cpus, plan.learner_gpus
+        steps, keep_replay = config.stop.steps, config.checkpoint.replay
+        failures = EnvFailures(config.simulators.max_env_failures)
+        self.learner = LearnerLink(LearnerSetup(spec, algorithm, config.seed, steps, cpus, gpus, folder, keep_replay))
+        self.fleet = Fleet(simulator, plan.simulators, failures)
+        self.evaluator = EvaluatorLink(EvaluatorSetup(env, algorithm, plan.evaluator_cpus), failures)
+        self.keeper = Keeper(checkpoints, config.checkpoint.keep)
+
+    def start(self) -> None:
+        """Begin at the beginning."""
+        self.fleet.begin()
+        log.info("%s", self.learner.start()[0])
+
+    def evaluate(self, episodes: int) -> None:
+        """Begin an evaluation of the newest weights."""
+        seed = seeds.integer(seeds.sequence(self._seed, seeds.Role.EVALUATOR, self._state.evaluations))
+        self._state.evaluations += 1
+        self.evaluator.launch(Evaluation(self.learner.weights, self._state.progress.steps, episodes, seed))
+
+    def save(self) -> None:
+        """Begin a checkpoint; the learner must have reported on all it was given and, ``mode: sync``, nobody play."""
+        steps, asked = self._state.progress.steps, self.evaluator.asked
+        simulators = self.fleet.snapshot(steps) if self._sync else []
+        run = self._state.save(self.fleet.state(), asked)
+        evaluated = None if asked is None else asked.weights
+        self.keeper.make(steps, lambda path: self.learner.save(path, run, evaluated, simulators))
+
+    def settle_checkpoint(self) -> bool:
+        """Wait for the checkpoint that is being made, if any; returns whether there is a new one."""
+        return self.keeper.settle(self.learner.get)
+
+    def restore(self, checkpoint: str | None, clock: bool) -> None:
+        """Bring everything to where it was in ``checkpoint``, or to the beginning. The learner must not be started.
+
+        Simulators that are playing, ``mode: async``, go on; what they have played is withdrawn.
+
+        Args:
+            clock: whether the time goes on from there, too.
+
+        Raises: CheckpointError where it cannot be read; the errors of the learner and the environments.
+        """
+        saved = None if checkpoint is None else load_checkpoint(checkpoint, ["run"])["run"]
+        self._state.load(saved, clock)
+        line, replay = self.learner.start(checkpoint)
+        if checkpoint is not None:
+            line += f"; goes on from {checkpoint}, step {self._state.progress.steps:,}"
+        if replay is False:
+            line += ", which holds no replay: it fills anew"
+        log.info("%s", line)
+        if self.fleet.playing and not self._sync:
+            self.fleet.go_on()
+        else:
+            fleet = saved["fleet"] if saved is not None else {"lives": [0] * len(self.fleet), "streams": 0}
+            self.fleet.restore(
+                fleet, checkpoint, self._snapshots(checkpoint), self._state.progress.steps, not self._sync
+            )
+        if checkpoint is not None and saved is not None and saved["evaluating"] is not None:
+            weights = rlray.put(load_checkpoint(checkpoint, ["evaluated"])["evaluated"])
+            self.evaluator.launch(Evaluation(weights, **saved["evaluating"]))
+
+    def close(self) -> None:
+        """End all actors at once."""
+        for part in (self.fleet, self.evaluator, self.learner):
+            part.close()
+
+    def _snapshots(self, checkpoint: str | None) -> set[int]:
+        """The simulators whose states are in ``checkpoint``."""
+        if checkpoint is None or not self._sync:
+            return set()
+        names = checked_manifest(Path(checkpoint))
+        return {number for number in range(len(self.fleet)) if f"simulator_{number}.json" in names}
