@@ -36,6 +36,8 @@ class NetworkConfig(Settings):
     """Step of each convolution."""
     hidden: Counts | None = None
     """Units of each layer between the convolutions (or the input) and the head; of the last one in each stream."""
+    activation: Literal["relu", "tanh"] = "relu"
+    """What follows each layer."""
     dueling: bool = False
     """Split the head into a value and an advantage stream (arXiv 1511.06581)."""
     input_norm: Literal["auto", "per_pixel", "divide", "none"] = "auto"
@@ -92,6 +94,7 @@ class NetworkConfig(Settings):
             **self._given(),
             "kind": "conv" if kind in CONV_PRESETS else kind,
             "dueling": self.dueling,
+            "activation": self.activation,
             "init": self.init,
             "input_norm": ("per_pixel" if bytes_ else "none") if self.input_norm == "auto" else self.input_norm,
             "std_floor": self.std_floor or (8.0 if bytes_ else 0.01),
