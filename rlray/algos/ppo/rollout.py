@@ -70,11 +70,11 @@ class RolloutBuilder:
             reward = self._rewards.scaled(fragment.stream, reward, last, fragment.valid)
         if config.clip_reward:
             reward = np.clip(reward, -1.0, 1.0)
-        value = fragment.extras[VALUE]
+        value = np.array(fragment.extras[VALUE])  # a copy: torch warns of read-only memory
         ends = Ends(*(torch.from_numpy(np.array(a)) for a in (fragment.terminated, fragment.truncated, fragment.valid)))
         advantage, target = gae(
             torch.from_numpy(reward * np.float32(config.scale_reward)),
-            torch.from_numpy(np.array(value)),
+            torch.from_numpy(value),
             self._next_values(fragment, value, finals),
             ends,
             config.discount,
