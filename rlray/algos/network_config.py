@@ -36,6 +36,8 @@ class NetworkConfig(Settings):
     """Step of each convolution."""
     hidden: Counts | None = None
     """Units of each layer between the convolutions (or the input) and the head; of the last one in each stream."""
+    activation: Literal["relu", "tanh"] = "relu"
+    """What follows each layer."""
     dueling: bool = False
     """Split the head into a value and an advantage stream (arXiv 1511.06581)."""
     noisy: bool = False
@@ -98,6 +100,7 @@ class NetworkConfig(Settings):
             **self._given(),
             "kind": "conv" if kind in CONV_PRESETS else kind,
             "dueling": self.dueling,
+            "activation": self.activation,
             "noisy": self.noisy,
             "noise_sigma": self.noise_sigma,
             "init": self.init,

@@ -18,6 +18,8 @@ from rlray.envs.types import EnvSpec
 
 Precision = Literal["float32", "bfloat16", "auto"]
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
 
 class InputNorm(nn.Module):
     """Observations of the environment's dtype [B, *observation_shape] as normalised float32.
@@ -60,7 +62,11 @@ class InputNorm(nn.Module):
             total += part.sum(axis=0)
             squares += (part * part).sum(axis=0)
         mean = total / len(frames)
-        std = np.maximum(np.sqrt(np.maximum(squares / len(frames) - mean * mean, 0)), self._floor)
+        self.fit_to(mean, np.sqrt(np.maximum(squares / len(frames) - mean * mean, 0)))
+
+    def fit_to(self, mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:
+        """Normalise by that mean and that deviation, [*frame_shape] each; the latter is at least ``std_floor``."""
+        std = np.maximum(std, self._floor)
         if self._channels_at_end:
             mean, std = mean.transpose(2, 0, 1), std.transpose(2, 0, 1)
         self.scale.copy_(torch.as_tensor(1 / std))
@@ -91,14 +97,14 @@ def make_trunk(config: NetworkConfig, shape: tuple[int, ...]) -> tuple[nn.Module
                     f"network: a {kernel}×{kernel} kernel does not fit the {height}×{width} that is left of the "
                     f"{shape[1]}×{shape[2]} picture: use fewer or smaller convolutions, for example kind: small"
                 )
-            layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]
+            layers += [nn.Conv2d(channels, filters, kernel, stride), ACTIVATIONS[config.activation]()]
             channels, height, width = filters, (height - kernel) // stride + 1, (width - kernel) // stride + 1
         features = channels * height * width
     else:
         features = math.prod(shape)
     layers.append(nn.Flatten())
     for units in (config.hidden or ())[:-1]:
-        layers += [nn.Linear(features, units), nn.ReLU()]
+        layers += [nn.Linear(features, units), ACTIVATIONS[config.activation]()]
         features = units
     return nn.Sequential(*layers), features
 

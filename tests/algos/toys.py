@@ -149,10 +149,13 @@ def fragments(env: Toy, policy: Policy, rng: np.random.Generator, length: int, s
     sequence = steps = 0
     while True:
         rows: dict[str, list[Any]] = {}
+        kept: dict[str, list[Any]] = {}
         index: list[tuple[int, int]] = []
         finals: list[np.ndarray] = []
         for t in range(length):
-            action, _ = policy.act(obs, steps, rng)
+            action, extras = policy.act(obs, steps, rng)
+            for name, value in extras.items():
+                kept.setdefault(name, []).append(value.copy())
             out = env.step(action)
             row = {"obs": newest(spec, obs), "first": first, "action": action, "reward": out.reward}
             row |= {"terminated": out.terminated, "truncated": out.truncated, "valid": out.valid}
@@ -169,6 +172,7 @@ def fragments(env: Toy, policy: Policy, rng: np.random.Generator, length: int, s
             final_index=np.array(index, np.int64).reshape(-1, 2),
             final_obs=np.array(finals, obs.dtype).reshape(-1, *spec.frame_shape),
             last_obs=obs.copy(),
+            extras={name: np.stack(values) for name, values in kept.items()},
             **{name: np.stack(values) for name, values in rows.items()},
         )
         sequence += 1
