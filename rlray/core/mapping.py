@@ -102,7 +102,7 @@ class Map:
         self._size = 1
         self._chunks: deque[Chunk] = deque()  # not read yet, in order
         self._unfinished: list[Chunk] = []
-        self._refs: Iterator[ObjectRef] | None = None
+        self._refs: Iterator[ObjectRef] = iter(())  # of the chunk that is read; no generator, which would hold this map
         self._fill()
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -111,13 +111,12 @@ class Map:
         return self
 
     def __next__(self) -> ObjectRef:
-        if self._refs is None:
-            self._refs = self._each_ref()
-        return next(self._refs)
-
-    def _each_ref(self) -> Iterator[ObjectRef]:
-        while (chunk := self._next_chunk()) is not None:
-            yield from map(chunk.ref, range(chunk.count))
+        while (ref := next(self._refs, None)) is None:
+            chunk = self._next_chunk()
+            if chunk is None:
+                raise StopIteration
+            self._refs = map(chunk.ref, range(chunk.count))
+        return ref
 
     def results(self, *, return_exceptions: bool = False) -> Iterator[Any]:
         """The values, in the order of the items.
