@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -112,7 +113,7 @@ class Map:
         self._size = 1
         self._chunks: deque[Chunk] = deque()  # not read yet, in order
         self._unfinished: list[Chunk] = []
-        self._refs: Iterator[ObjectRef] | None = None
+        self._refs: Iterator[ObjectRef] = iter(())  # of the chunk that is read; no generator, which would hold this map
         try:
             self._fill()
         except BaseException:
@@ -126,14 +127,25 @@ class Map:
         return self
 
     def __next__(self) -> ObjectRef:
-        if self._refs is None:
-            self._refs = self._each_ref()
-        return next(self._refs)
+        while (ref := next(self._refs, None)) is None:
+            self._refs = self._refs_of_the_next_chunk()
+        return ref
 
-    def _each_ref(self) -> Iterator[ObjectRef]:
-        with telling(self._progress):
-            while (chunk := self._next_chunk()) is not None:
-                yield from map(chunk.ref, range(chunk.count))
+    def _refs_of_the_next_chunk(self) -> Iterator[ObjectRef]:
+        chunk, progress = None, self._progress
+        try:
+            chunk = self._next_chunk()
+        finally:
+            if chunk is None and progress is not None:
+                progress.close(ended=sys.exc_info()[0] is None)
+        if chunk is None:
+            raise StopIteration
+        return map(chunk.ref, range(chunk.count))
+
+    def __del__(self) -> None:
+        progress = getattr(self, "_progress", None)
+        if progress is not None:  # abandoned: tell what there is
+            progress.close(ended=False)
 
     def results(self, *, return_exceptions: bool = False) -> Iterator[Any]:
         """The values, in the order of the items.

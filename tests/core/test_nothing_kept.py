@@ -135,6 +135,16 @@ def test_of_items_of_a_map_that_raised() -> None:
             rlray.get(ref)
 
 
+def test_of_a_map_that_is_left_in_the_middle() -> None:
+    @rlray.remote
+    def make(item: int) -> Any:
+        return block(item)
+
+    for ref in make.map(range(20)):
+        assert (rlray.get(ref) == 0).all()
+        break
+
+
 def test_of_items_of_a_map_for_which_there_is_no_room() -> None:
     """The item fails alone, and nothing is lost with those beside it."""
 

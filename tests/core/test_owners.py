@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 
 import rlray
-from rlray.core.engine import current
 from tests.support import Meeting, store_used, wait_until
 
 MB = 1_000_000
@@ -237,31 +235,3 @@ def test_what_a_dead_process_owned_is_not_passed_on() -> None:
     rlray.get(late.keep.remote([ref]))
     with pytest.raises(rlray.exceptions.OwnerDiedError):
         rlray.get(late.holds.remote(9), timeout=20)
-
-
-def test_two_threads_that_write_to_the_same_process_share_a_connection() -> None:
-    """On two connections, what was sent first might arrive last."""
-    client: Any = current()
-    peer = Keeper.remote()
-    process = rlray.get(peer.__ray_call__.remote(lambda self: current().process))
-    rlray.get(peer.keep.remote(None))
-    client._peers.pop(process)
-    made, connect, together = [], client.loop.connect, threading.Barrier(2)
-
-    def slowly(*where: Any) -> Any:
-        made.append(connect(*where))
-        time.sleep(0.2)
-        return made[-1]
-
-    def write() -> None:
-        together.wait()
-        client.post(process, ("credit", b"nobody's", 1, 0))
-
-    client.loop.connect = slowly
-    threads = [threading.Thread(target=write) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    del client.loop.connect
-    assert len(made) == 1
