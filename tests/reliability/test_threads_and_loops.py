@@ -31,6 +31,28 @@ print("GOOD")
     assert "GOOD" in run_driver(code)
 
 
+def test_the_runtime_is_started_while_another_thread_still_imports_it() -> None:
+    code = """
+import sys, threading, time, rlray
+begun = threading.Event()
+def slowly(frame, event, argument):
+    if frame.f_code.co_filename.endswith("core/engine.py") and not begun.is_set():
+        begun.set()
+        time.sleep(0.5)
+def use():
+    sys.settrace(slowly)
+    import rlray.core.engine
+thread = threading.Thread(target=use)
+thread.start()
+assert begun.wait(30)
+rlray.init(num_cpus=1)
+assert rlray.get(rlray.put(1)) == 1
+thread.join()
+print("GOOD")
+"""
+    assert "GOOD" in run_driver(code)
+
+
 def test_a_thread_that_starts_uses_and_ends_the_runtime_again_and_again() -> None:
     code = """
 import threading, rlray
