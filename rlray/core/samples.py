@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Iterator
 
 from rlray.core.procfs import process_use
+from rlray.core.prometheus import Sample, render
 from rlray.core.state import View
-
-
-class Sample(NamedTuple):
-    """One number."""
-
-    name: str
-    kind: Literal["counter", "gauge"]
-    help: str
-    labels: Mapping[str, str]
-    value: float
 
 
 def samples(view: View) -> Iterator[Sample]:
@@ -98,19 +88,4 @@ def _counter(name: str, text: str, value: float, /, **labels: str) -> Sample:
 
 def metrics_text(view: View) -> str:
     """All metrics of a run in Prometheus' text format, from a report of "metrics"."""
-    return exposition(samples(view))
-
-
-def exposition(found: Iterable[Sample]) -> str:
-    """Samples in Prometheus' text format, those of a name together."""
-    lines: dict[str, list[str]] = {}
-    for one in found:
-        head = [f"# HELP {one.name} {one.help}", f"# TYPE {one.name} {one.kind}"]
-        labels = ",".join(f'{key}="{_escaped(value)}"' for key, value in one.labels.items())
-        series = f"{one.name}{{{labels}}}" if labels else one.name
-        lines.setdefault(one.name, head).append(f"{series} {one.value!r}")
-    return "".join(f"{line}\n" for block in lines.values() for line in block)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+    return render(samples(view))

@@ -1,7 +1,7 @@
 """Tools on top of tasks and actors, under the names that Ray gives them: pools, queues, executors, joblib.
 
-The modules are ``rlray.util.queue``, ``rlray.util.multiprocessing``, ``rlray.util.state`` and ``rlray.util.joblib``.
-All is loaded when first used (but for placement groups), joblib only with its module.
+The modules are ``rlray.util.queue``, ``rlray.util.multiprocessing``, ``rlray.util.state``, ``rlray.util.metrics`` and
+``rlray.util.joblib``. All is loaded when first used (but for placement groups), joblib only with its module.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _WHERE = {
     "list_named_actors": "rlray.core.api",
     "profile": "rlray.core.inspecting",
 }
-_MODULES = ("joblib", "multiprocessing", "queue", "scheduling_strategies", "state")
+_MODULES = ("joblib", "metrics", "multiprocessing", "queue", "scheduling_strategies", "state")
 
 __all__ = [
     *sorted(_WHERE),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rlray.core.samples import Sample, exposition
+from rlray.core.prometheus import Sample, render
 from tests.cli.inside_support import BUSY, PATIENCE, Inside, driver, run
 from tests.support import needs_proc, wait_until
 
@@ -76,7 +76,7 @@ def test_the_numbers(busy: Inside) -> None:
 
 def test_labels_are_escaped() -> None:
     odd = 'a "quoted"\\\nname'
-    text = exposition([Sample("x", "gauge", "Help.", {"name": odd}, 1.5)])
+    text = render([Sample("x", "gauge", "Help.", {"name": odd}, 1.5)])
     assert text == '# HELP x Help.\n# TYPE x gauge\nx{name="a \\"quoted\\"\\\\\\nname"} 1.5\n'
     assert len(parse(text)) == 1
 

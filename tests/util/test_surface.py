@@ -25,7 +25,7 @@ SURFACE = {
     "profile",
     "remove_placement_group",
 }
-MODULES = {"joblib", "multiprocessing", "queue", "scheduling_strategies", "state"}
+MODULES = {"joblib", "metrics", "multiprocessing", "queue", "scheduling_strategies", "state"}
 
 
 def test_all_is_the_surface() -> None:
