@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from rlray.core.procfs import process_use
-from rlray.core.prometheus import Sample, render
+from rlray.core.prometheus import Sample, merged, render
 from rlray.core.state import View
 
 
@@ -23,6 +23,7 @@ def samples(view: View) -> Iterator[Sample]:
     yield _counter(
         "rlray_process_deaths_total", "Worker processes that have ended, for whatever reason.", node["deaths"]
     )
+    yield from merged({part["pid"]: part["user"] for part in view.processes.values() if "user" in part})
     yield _gauge("rlray_start_time_seconds", "When the run began, since the epoch.", node["started"])
 
 

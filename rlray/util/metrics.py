@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any, ClassVar, TypeVar
 
+from rlray.core.inspecting import metrics_text
 from rlray.core.metrics import Kind, Tags, Values, registry
 
-__all__ = ["Counter", "Gauge", "Histogram"]
+__all__ = ["Counter", "Gauge", "Histogram", "prometheus_text"]
 
 _NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _TAG_KEY = re.compile(r"(?!__)[a-zA-Z_][a-zA-Z0-9_]*")
@@ -251,3 +252,13 @@ def _as_number(value: Any) -> float:
     if isinstance(value, Real):  # numpy's scalars too
         return float(value)
     raise TypeError(f"value must be int or float, got {type(value)}.")
+
+
+def prometheus_text() -> str:
+    """The metrics of every process of the run, the runtime's own and the program's, in Prometheus' text format.
+
+    Counters and histograms of all processes add up; gauges have a label ``pid``. ``rlray metrics`` prints the same.
+
+    Raises: RuntimeError if the runtime is not up.
+    """
+    return metrics_text()

@@ -76,7 +76,10 @@ def test_hyperparameters_are_the_algorithms_own_model() -> None:
         ({"env": None}, "'env' must be a valid string, received null"),
         ({"mode": "fast"}, "'mode' must be 'async' or 'sync', received 'fast' (a string)"),
         ({"name": "a b"}, "'name' must match pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$', received 'a b'"),
-        ({"simulators": 4}, "'simulators' must hold keys (count, envs, fragment_length, num_cpus, max_env_failures), received 4"),
+        (
+            {"simulators": 4},
+            "'simulators' must hold keys (count, envs, fragment_length, num_cpus, max_env_failures), received 4",
+        ),
         ({"simulators": {"count": 0}}, "'simulators.count' must be greater than or equal to 1, received 0"),
         ({"eval": {"every": -5}}, "'eval.every' must be greater than or equal to 1, received -5"),
         ({"learner": {"num_gpus": "all"}}, "'learner.num_gpus' must be 'auto' or a valid number, received 'all'"),

@@ -426,3 +426,23 @@ def test_random_processes_against_a_plain_sum(seed: int) -> None:
 def test_the_registry_of_this_process_is_the_one_that_is_told(name: str) -> None:
     Counter(name).inc()
     assert name in [one["name"] for one in registry.snapshot()]
+
+
+def test_the_metrics_of_every_process_of_a_run_come_together() -> None:
+    """Counters add up over processes, and the runtime's own are there too."""
+    import rlray
+    from rlray.util.metrics import prometheus_text
+
+    @rlray.remote
+    def play(frames: int) -> int:
+        Counter("played_frames", "Frames played.", tag_keys=("game",)).inc(frames, {"game": "pong"})
+        return frames
+
+    rlray.init(num_cpus=2)
+    try:
+        rlray.get([play.remote(n) for n in range(1, 21)])
+        text = prometheus_text()
+    finally:
+        rlray.shutdown()
+    assert 'played_frames_total{game="pong"} 210' in text
+    assert 'rlray_tasks_finished_total{name="play"} 20\n' in text

@@ -14,6 +14,7 @@ from rlray.core.calls import call_kind
 from rlray.core.inline.actors import Actor, LifeRef
 from rlray.core.inline.jobs import Job
 from rlray.core.inline.values import Entry
+from rlray.core.metrics import snapshot
 from rlray.core.resources import amounts
 from rlray.core.stacks import users_part
 from rlray.core.state import MOST_ROWS, Filter, Report
@@ -92,6 +93,8 @@ class Looking:
         part: dict[str, Any] = {"pid": os.getpid(), "now": time.perf_counter(), "running": running, "concurrency": ""}
         if kind in ("tasks", "metrics"):
             part |= self._tasks(limit)
+        if kind == "metrics":
+            part["user"] = snapshot()
         if kind in ("objects", "metrics"):
             part |= self._objects(limit)
         if kind == "stacks":

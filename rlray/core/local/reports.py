@@ -19,6 +19,7 @@ from rlray.core.local.jobs import Measures
 from rlray.core.local.references import Entry
 from rlray.core.local.sieve import Sieve
 from rlray.core.local.tasks import Task
+from rlray.core.metrics import snapshot
 from rlray.core.resources import amounts
 from rlray.core.stacks import users_part
 from rlray.core.state import Filter
@@ -192,7 +193,7 @@ class Reports:
         return {}
 
     def _metrics(self) -> dict[str, Any]:
-        return {**self._counts(), **holdings(self._client, 0)}
+        return {**self._counts(), **holdings(self._client, 0), "user": snapshot()}
 
 
 def _state(task: Task) -> str:
