@@ -59,8 +59,12 @@ class ActorCalls:
 
     def forget(self, actor: bytes) -> None:
         """No handle to the actor is left here, and so no call is under way."""
-        if self._lanes.pop(actor, None) is not None:
-            self._host.tell_node(("actor_unwatch", actor))
+        lane = self._lanes.pop(actor, None)
+        if lane is None:
+            return
+        if lane.worker is not None and self._host.sent.get(lane.worker) is lane.running:
+            del self._host.sent[lane.worker]
+        self._host.tell_node(("actor_unwatch", actor))
 
     def home(self, actor: bytes) -> int | None:
         """The process that the actor lives in, as far as is known."""
