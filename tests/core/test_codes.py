@@ -126,6 +126,31 @@ def last_of(array: rlray.ObjectRef) -> Any:
     return rlray.remote(lambda _=0: int(rlray.get(array)[-1]))
 
 
+WATCHED: list[weakref.ref[Captured]] = []
+
+
+def test_the_inline_engine_forgets_functions_too(fresh: None) -> None:
+    def make() -> Any:
+        captured = Captured()
+
+        def watch() -> None:
+            from tests.core.test_codes import WATCHED  # a function that travels by value has globals of its own
+
+            WATCHED.append(weakref.ref(captured))
+
+        return rlray.remote(watch)
+
+    rlray.init(engine="inline")
+    watch = make()
+    rlray.get([watch.remote(), watch.remote()])
+    gc.collect()
+    copies = [one() for one in WATCHED]
+    assert copies[0] is copies[1] is not None, "it is loaded once"
+    del watch, copies
+    gc.collect()
+    assert [one() for one in WATCHED] == [None, None]
+
+
 @pytest.mark.usefixtures("cluster")
 class TestWhatAFunctionCapturesGoesWithIt:
     """A worker that has run a function keeps what it captures no longer than its caller keeps the function."""
@@ -171,28 +196,3 @@ class TestWhatAFunctionCapturesGoesWithIt:
 
 class Captured:
     """Whose copy, inside a function that was loaded, can be watched."""
-
-
-WATCHED: list[weakref.ref[Captured]] = []
-
-
-def test_the_inline_engine_forgets_functions_too(fresh: None) -> None:
-    def make() -> Any:
-        captured = Captured()
-
-        def watch() -> None:
-            from tests.core.test_codes import WATCHED  # a function that travels by value has globals of its own
-
-            WATCHED.append(weakref.ref(captured))
-
-        return rlray.remote(watch)
-
-    rlray.init(engine="inline")
-    watch = make()
-    rlray.get([watch.remote(), watch.remote()])
-    gc.collect()
-    copies = [one() for one in WATCHED]
-    assert copies[0] is copies[1] is not None, "it is loaded once"
-    del watch, copies
-    gc.collect()
-    assert [one() for one in WATCHED] == [None, None]
