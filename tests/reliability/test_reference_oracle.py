@@ -1,8 +1,8 @@
 """Reference counting on real processes against a slow oracle: nothing is freed early, nothing is kept.
 
 Each seed is a random program: values are put, returned, nested, passed on, read, dropped and captured by the driver and
-by actors of several kinds, and with deaths actors and workers are killed at random moments. reference_model.py says what
-must be there after each step. ``benchmarks/soak.py references`` runs more.
+actors of several kinds; with deaths, actors and workers are killed at random moments. reference_model.py says what must
+be there after each step. ``benchmarks/soak.py references`` runs more.
 """
 
 from __future__ import annotations
