@@ -115,7 +115,8 @@ def test_a_run_of_a_class_in_a_script_needs_that_class(config: Path, capsys: pyt
 
 
 def test_a_failed_run_is_one_message_and_exit_code_1(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = cli.main(["train", "--config", str(config), "env_settings={fail: step, fail_at: 30}"])
+    settings = ["env_settings={fail: step, fail_at: 30}", "simulators.max_env_failures=0"]
+    code = cli.main(["train", "--config", str(config), *settings])
     said = capsys.readouterr().err
     assert code == 1
     assert said.startswith("simulator 0: environment 'tests.train.toys:Corridor'")

@@ -84,6 +84,7 @@ class Client(Engine):
         self._tickets = 0
         self._owned_actors = OwnedActors(self)
         self._broken: Exception | None = None
+        self._all_failed = False
         self._futures: Futures | None = None
         self.loop.listen(settings.socket_path(process))
         if node is not None:
@@ -460,7 +461,10 @@ class Client(Engine):
             task.sink.failed(error)
 
     def _fail_all(self, why: BaseException) -> None:
-        """No task will be answered any more, and no value will come."""
+        """No task will be answered any more, and no value will come. Once: nothing begins after that."""
+        if self._all_failed:
+            return
+        self._all_failed = True
         error: Payload = ("error", dumps_error(why))
         for task in list(self.all_tasks()):
             self.finish(task, error)
