@@ -36,11 +36,34 @@ DQN: dict[str, Any] = {
     "stop": {"steps": 640},
 }
 PIXELS = {**DQN["hyperparameters"], "network": "small", "replay_capacity": 200, "samples_per_step": 0.5}
+RAINBOW = {
+    **{name: value for name, value in DQN["hyperparameters"].items() if name != "epsilon"},
+    "network": {"kind": "mlp", "hidden": [16], "dueling": True, "noisy": True},
+    "distribution": "categorical",
+    "v_min": -10.0,
+    "v_max": 60.0,
+    "prioritized": True,
+    "epsilon": 0.0,
+}
+PPO: dict[str, Any] = {
+    "algo": "ppo",
+    "hyperparameters": {"rollout_steps": 200, "minibatch_size": 50, "normalize_reward": True, "normalize_obs": True},
+    "simulators": {"count": 2, "envs": 2, "fragment_length": 10},
+    "stop": {"steps": 640},
+}
 CASES: dict[str, dict[str, Any]] = {
     "toy": {"env_settings": {"limit": 9}},
     "toy, episodes cut": {"checkpoint": {"every": EVERY, "episodes": "cut", "keep": 9}},
     "toy without a state": {"env": "tests.train.toys:Together"},
     "dqn on CartPole": {**DQN, "env": "CartPole-v1"},
+    "rainbow on CartPole": {**DQN, "hyperparameters": RAINBOW, "env": "CartPole-v1"},
+    "ppo on CartPole": {**PPO, "env": "CartPole-v1"},
+    "ppo on the bundled Pong's pixels": {
+        **PPO,
+        "hyperparameters": {"rollout_steps": 200, "minibatch_size": 50, "normalize_value": True, "network": "small"},
+        "env": "rlray/Pong-v0",
+        "env_settings": {"obs": "pixels"},
+    },
     "dqn on LunarLander": {
         **DQN,
         "env": "LunarLander-v3",

@@ -15,7 +15,7 @@ from rlray.algos.ppo.config import PPOConfig
 from rlray.algos.ppo.loss import ppo_loss
 from rlray.algos.ppo.policy import make_network
 from rlray.algos.ppo.rollout import Rollout, RolloutBuilder
-from rlray.algos.types import Fragment, LearnerContext, Metrics, Weights
+from rlray.algos.types import Fragment, LearnerContext, Metrics, NotFinite, Weights
 from rlray.envs.types import EnvSpec
 
 _VALUE_RATE = 0.1  # how far the value's normalisation moves towards a round's targets
@@ -51,7 +51,7 @@ class PPOLearner:
         ``value_loss``, ``entropy``, ``approx_kl``, ``clip_fraction``, ``grad_norm`` (means over it) and
         ``explained_variance`` (of the targets, by the values that acted).
 
-        Raises: FloatingPointError where the loss is no longer finite.
+        Raises: NotFinite where the loss is no longer finite; it holds the round that led there.
         """
         config = self._config
         self._steps += fragment.steps
@@ -120,10 +120,11 @@ class PPOLearner:
         means = torch.stack(seen).mean(dim=0).tolist()
         metrics = {"updates": float(len(seen)), **dict(zip(names, means, strict=True)), "explained_variance": explained}
         if not all(map(np.isfinite, (metrics["loss"], metrics["grad_norm"]))):
-            raise FloatingPointError(
+            raise NotFinite(
                 f"ppo: the loss became {metrics['loss']} (gradient norm {metrics['grad_norm']}) within the updates up "
                 f"to {self._updates}: use a smaller learning_rate, normalize_reward or scale_reward, and look for "
-                f"infinite or enormous numbers in the observations and rewards"
+                f"infinite or enormous numbers in the observations and rewards",
+                vars(rollout),
             )
         return metrics
 
