@@ -118,15 +118,20 @@ class Driver(Client):
                 self._hints.remove()
         finally:
             self._spawned.close()  # the zygote's sign to end everything, if the node has not told it yet
+            self._see_it_end()
+        self._stuck.forget()
+        self._ctrl_c.disarm()
+
+    def _see_it_end(self) -> None:
+        """Wait for the zygote's end, and see to it that nothing is left: also where the zygote was killed before."""
         try:
             self._zygote.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self._zygote.send_signal(signal.SIGKILL)  # its children follow
             self._zygote.wait()
             end_session(self._zygote.pid)
-        self._stuck.forget()
-        self._remove_directories()
-        self._ctrl_c.disarm()
+        finally:
+            self._remove_directories()
 
     def _remove_directories(self) -> None:
         for directory in (self.settings.directory, self.settings.spill_directory):
