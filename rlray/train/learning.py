@@ -51,6 +51,10 @@ class LearnerLink:
         """Fragments given and not yet reported on."""
         return len(self._learning)
 
+    def waiting(self) -> Iterator[RolloutStats]:
+        """The stats of those fragments."""
+        return (stats for _, _, stats in self._learning)
+
     def learn(self, fragment: ObjectRef, stats: RolloutStats, publish: bool) -> None:
         """Hand over the next fragment; ``publish``: with the weights after it."""
         report, weights = self._actor.learn.remote(fragment, publish)
