@@ -12,12 +12,19 @@ from rlray.train.learning import LearnerLink
 from rlray.train.progress import Progress
 from rlray.train.simulator import RolloutStats
 
+SPARE = 1
+"""Fragments that a group may have beyond one for each simulator: enough for the learner never to wait for one."""
+
+PACED_SPARE = 8
+"""The same for a paced group. Its time does not come back, so that it shall not stand still because the learner is busy
+with what others could play later."""
+
 
 class Flow:
     """Guarantees, ``mode: sync``: round by round; all simulators play one fragment with the same weights, the learner
-    takes the fragments in the order of the simulators. ``mode: async``: of each group, no more than one fragment beyond
-    the number of its simulators is played, waiting or being learned from; nobody waits for another group, and within a
-    group simulators take turns.
+    takes the fragments in the order of the simulators. ``mode: async``: of each group, no more than `SPARE` fragments
+    beyond the number of its simulators (`PACED_SPARE` where it is paced) are played, waiting or being learned from;
+    nobody waits for another group, and within a group simulators take turns.
     """
 
     def __init__(self, config: RunConfig, fleet: Fleet, learner: LearnerLink, progress: Progress) -> None:
@@ -53,8 +60,9 @@ class Flow:
             playing = [self._group_of[rollout.number] for rollout in self._fleet.rollouts()]
             if self.collected + self._coming(playing, index) >= self._config.stop.steps:
                 continue
-            if not self._sync and playing.count(index) + self._waiting(index) > group.count:
-                continue  # one fragment more than simulators: enough for the learner never to wait for a message
+            spare = SPARE if group.realtime_hz is None else PACED_SPARE
+            if not self._sync and playing.count(index) + self._waiting(index) >= group.count + spare:
+                continue
             self._fleet.launch(number, self._learner.weights, self._learner.version, self.collected)
 
     def _coming(self, playing: Sequence[int], index: int) -> int:

@@ -139,6 +139,21 @@ def test_a_paced_source_beside_a_quick_one(run: Run) -> None:
     assert last["source/quick/steps"] > 10 * last["source/robot/steps"]
 
 
+def test_a_paced_source_does_not_stand_still_for_a_busy_learner(run: Run) -> None:
+    """Ten fragments a second are learned from, five are paced, and the others could play any number."""
+    played = run(
+        mode="async",
+        simulators=[
+            group("robot", realtime_hz=10.0, fragment_length=2, num_cpus=0.1),
+            group("quick", count=5, num_cpus=0.1),
+        ],
+        hyperparameters={"seconds": 0.1},
+        stop={"steps": 10**9, "minutes": 5 / 60},
+    )
+    rates = [record["time/source/robot/hz"] for record in played.records if "time/source/robot/hz" in record]
+    assert sum(rates) / len(rates) >= 7.0
+
+
 def test_ticks_are_on_a_grid_and_none_is_made_up_for() -> None:
     """However late somebody comes: five steps need the time of at least four ticks, after a pause of at least three."""
     pace, paced, period = Pace(50.0), Paced(), 1 / 50

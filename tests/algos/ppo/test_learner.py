@@ -14,6 +14,7 @@ import torch
 from gymnasium import spaces
 
 from rlray.algos import Fragment, LearnerContext, get_algorithm
+from rlray.algos.ppo.rollout import Rollout, RolloutBuilder
 from rlray.envs.types import EnvSpec, VecStep
 from tests.algos.toys import Catch, Corridor, Endings, Toy, fragments, mean_return
 
@@ -35,9 +36,10 @@ def make_learner(seed: int = 0, env: Toy | None = None, **settings: Any) -> Any:
     return PPO.make_learner((env or Catch(1)).spec, config, LearnerContext("cpu", seed, total_steps=1000))
 
 
-def play(count: int, length: int = 8, envs: int = 4, **settings: Any) -> list[Fragment]:
+def play(count: int, length: int = 8, envs: int = 4, stream: int = 0, **settings: Any) -> list[Fragment]:
     policy = PPO.make_policy(Catch.spec, PPO.config.model_validate({**SETTINGS, **settings}))
-    return list(itertools.islice(fragments(Catch(envs, 0), policy, np.random.default_rng(0), length), count))
+    played = fragments(Catch(envs, stream), policy, np.random.default_rng(stream), length, stream)
+    return list(itertools.islice(played, count))
 
 
 def assert_equal_weights(one: Any, other: Any) -> None:
@@ -51,6 +53,28 @@ def test_a_round_begins_when_there_are_enough_steps() -> None:
     learner = make_learner()
     updates = [int(learner.learn(fragment)["updates"]) for fragment in play(5)]
     assert updates == [0, 4, 0, 4, 0]  # 32 steps a fragment; 64 in 2 parts, twice
+
+
+def test_a_round_holds_fragments_of_all_shapes() -> None:
+    """Two sources with other T and B, in turns: observations, advantages and targets are those of each alone."""
+
+    def brightness(obs: Any) -> torch.Tensor:
+        return torch.from_numpy(obs.astype(np.float32)).flatten(1).mean(dim=1)
+
+    def gathered(played: list[Fragment]) -> Rollout:
+        builder = RolloutBuilder(Catch.spec, PPO.config.model_validate(SETTINGS), brightness)
+        for fragment in played:
+            builder.add(fragment)
+        return builder.take()
+
+    wide, long = play(3, length=8, envs=4), play(3, length=13, envs=3, stream=1)
+    both = gathered([fragment for pair in zip(wide, long, strict=True) for fragment in pair])
+    alone, other = gathered(wide), gathered(long)
+    assert len(both) == 3 * (32 + 39)
+    ours = torch.arange(len(both)) % (32 + 39) < 32
+    for name in vars(both):
+        assert torch.equal(getattr(both, name)[ours], getattr(alone, name)), name
+        assert torch.equal(getattr(both, name)[~ours], getattr(other, name)), name
 
 
 def test_dummy_reset_steps_are_not_learned_from() -> None:
