@@ -52,9 +52,9 @@ class Network:
             return int(space.n)
         if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
             bounded = np.isfinite(space.low) & np.isfinite(space.high)
-            middle, half = (space.high / 2 + space.low / 2), (space.high / 2 - space.low / 2)
-            self._middle = np.where(bounded, middle, 0.0).astype(np.float32).ravel()
-            self._half = np.where(bounded, half, 1.0).astype(np.float32).ravel()
+            low, high = np.where(bounded, space.low, -1.0), np.where(bounded, space.high, 1.0)
+            self._middle = (high / 2 + low / 2).astype(np.float32).ravel()
+            self._half = (high / 2 - low / 2).astype(np.float32).ravel()
             self._limit = np.where(bounded, 1.0, np.inf).astype(np.float32).ravel()
             return math.prod(space.shape)
         raise ValueError(
