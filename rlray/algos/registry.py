@@ -11,6 +11,7 @@ BUNDLED = {
     "dqn": "rlray.algos.dqn:ALGORITHM",
     "es": "rlray.algos.es:ALGORITHM",
     "ppo": "rlray.algos.ppo:ALGORITHM",
+    "pqn": "rlray.algos.pqn:ALGORITHM",
 }
 
 
