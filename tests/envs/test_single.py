@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
 
 from rlray.envs import EnvError, SingleEnv, make_single, make_vec
 
@@ -61,6 +62,27 @@ def test_episodes_begin_by_their_seed_and_end_with_their_true_last_observation()
     before = Countdown.closed
     env.close()
     assert Countdown.closed == before + 1
+
+
+class TwoSteps(Countdown):
+    """Always two steps, whatever the seed."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        return super().reset(seed=2)
+
+
+def Together(num_envs: int) -> Any:
+    return gymnasium.vector.SyncVectorEnv([TwoSteps] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def test_what_comes_as_a_vector_only_shows_its_true_last_observation_too() -> None:
+    env = make_single(Together)
+    for _ in range(2):
+        assert env.reset(5).tolist() == [2, 0]
+        assert env.step(0)[0].tolist() == [1, 3]
+        obs, reward, terminated, truncated = env.step(1)
+        assert (obs.tolist(), reward, terminated, truncated) == ([0, 4], 4.0, True, False)
+    env.close()
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "LunarLander-v3", "rlray/Pong-v0"])

@@ -14,6 +14,7 @@ from rlray.algos.types import Outcomes
 from rlray.train.failures import EnvironmentFailed, NotFiniteFound
 from rlray.train.sources import AlgorithmSource, EnvSource
 from rlray.train.trials import CACHE, EnvCache, Part, TrialSetup, make_shared, play_trials
+from tests.train.toys import Corridor
 
 CORRIDOR = "tests.train.toys:Corridor"
 SETTINGS: dict[str, Any] = {"hidden": (4,), "population": 12, "episodes": 2, "noise_size": 1000}
@@ -92,13 +93,25 @@ def test_episodes_are_cut_off_where_that_is_wanted() -> None:
     assert (outcomes.returns == 0).all()
 
 
+class Open(Corridor):
+    """Counts those that are open."""
+
+    count = 0
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        Open.count += 1
+
+    def close(self) -> None:
+        Open.count -= 1
+
+
 def test_an_environment_that_raises_is_told_with_its_seed_and_not_used_again() -> None:
-    told = setup(settings={"fail": "step", "fail_at": 30}, run="raises")
-    with pytest.raises(
-        EnvironmentFailed, match=r"task 4 of round 0: .*Corridor.*seed \d+.*the corridor fell in at step"
-    ):
+    told = setup("tests.train.test_trials:Open", {"fail": "step", "fail_at": 30}, run="raises")
+    assert Open.count == 0
+    with pytest.raises(EnvironmentFailed, match=r"task 4 of round 0: .*Open.*seed \d+.*the corridor fell in at step"):
         play(told)
-    assert not CACHE._kept
+    assert (Open.count, CACHE._kept) == (0, {})
     with pytest.raises(EnvironmentFailed, match=r"the device is busy"):
         play_trials(
             TrialSetup("busy", EnvSource.of("tests.train.toys:Impossible", {}), told.spec, told.algorithm, 1, 3),

@@ -93,6 +93,25 @@ def test_policies_side_by_side_act_as_each_would_alone() -> None:
     assert cast.act(obs[[0, 1]], np.array([0, 1])).tolist() == alone[:2]
 
 
+def test_a_slot_may_be_given_another_trial_at_any_time_and_in_any_order() -> None:
+    game = Game(normalize_obs=True, hidden=[])
+    obs = np.ones((1, 4), np.float32)
+    cast: Any = game.setup.trials().cast(game.learner.weights(), game.noise, 2)
+    fresh: Any = game.setup.trials().cast(game.learner.weights(), game.noise, 1)
+    acted = []
+    for trial in range(40, 0, -1):
+        cast.assign(1, trial, np.random.default_rng(trial))
+        fresh.assign(0, trial, np.random.default_rng(trial))
+        acted.append((cast.act(obs * trial, np.array([1]))[0], fresh.act(obs * trial, np.array([0]))[0]))
+    assert {one for one, _ in acted} == {0, 1}
+    assert all(one == other for one, other in acted)
+    extras = cast.extras()
+    np.testing.assert_array_equal(extras["obs_total"][:, 0], np.arange(1, 41), "in the order of the trials")
+    alone: Any = game.setup.trials().cast(game.learner.weights(), game.noise, 1)
+    alone.assign(0, 7, np.random.default_rng(7))
+    assert extras["offset"][6] == alone.extras()["offset"][0]
+
+
 def test_a_generation_is_one_update() -> None:
     game = Game()
     updates = [game.learner.learn(one)["updates"] for number in range(2) for one in game.play(number, 2, 4)]
