@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rlray.algos.distributions import ActionDistribution, Gaussian
 from rlray.algos.network_config import NetworkConfig
-from rlray.algos.networks import ACTIVATIONS, InputNorm, make_trunk, orthogonal
+from rlray.algos.networks import InputNorm, activated, make_trunk, orthogonal
 from rlray.algos.registry import import_attribute
 from rlray.envs.types import EnvSpec
 
@@ -130,7 +130,7 @@ def _head(features: int, hidden: tuple[int, ...], config: NetworkConfig) -> nn.S
 def _layers(features: int, hidden: tuple[int, ...], config: NetworkConfig) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for units in hidden:
-        layers += [nn.Linear(features, units), ACTIVATIONS[config.activation]()]
+        layers += [nn.Linear(features, units), *activated(units, config)]
         features = units
     return layers
 

@@ -97,16 +97,25 @@ def make_trunk(config: NetworkConfig, shape: tuple[int, ...]) -> tuple[nn.Module
                     f"network: a {kernel}×{kernel} kernel does not fit the {height}×{width} that is left of the "
                     f"{shape[1]}×{shape[2]} picture: use fewer or smaller convolutions, for example kind: small"
                 )
-            layers += [nn.Conv2d(channels, filters, kernel, stride), ACTIVATIONS[config.activation]()]
+            layers += [nn.Conv2d(channels, filters, kernel, stride), *activated(filters, config)]
             channels, height, width = filters, (height - kernel) // stride + 1, (width - kernel) // stride + 1
         features = channels * height * width
     else:
         features = math.prod(shape)
     layers.append(nn.Flatten())
     for units in (config.hidden or ())[:-1]:
-        layers += [nn.Linear(features, units), ACTIVATIONS[config.activation]()]
+        layers += [nn.Linear(features, units), *activated(units, config)]
         features = units
     return nn.Sequential(*layers), features
+
+
+def activated(units: int, config: NetworkConfig, streams: int = 1) -> list[nn.Module]:
+    """What follows a layer that puts out ``units`` numbers, or channels, in each of ``streams`` streams.
+
+    A group norm of one group is layer normalisation over channels and places, with a gain and a bias for each channel.
+    """
+    norm = [nn.GroupNorm(streams, units * streams)] if config.layer_norm else []
+    return [*norm, ACTIVATIONS[config.activation]()]
 
 
 def make_custom(spec: EnvSpec, config: NetworkConfig, outputs: int) -> nn.Module:

@@ -7,7 +7,12 @@ import importlib
 
 from rlray.algos.types import Algorithm
 
-BUNDLED = {"dqn": "rlray.algos.dqn:ALGORITHM", "ppo": "rlray.algos.ppo:ALGORITHM"}
+BUNDLED = {
+    "dqn": "rlray.algos.dqn:ALGORITHM",
+    "es": "rlray.algos.es:ALGORITHM",
+    "ppo": "rlray.algos.ppo:ALGORITHM",
+    "pqn": "rlray.algos.pqn:ALGORITHM",
+}
 
 
 def get_algorithm(name: str) -> Algorithm:

@@ -54,6 +54,22 @@ class Fragment:
         return int(self.valid.sum())
 
 
+@dataclass
+class Outcomes:
+    """What became of some of a round's trials: ``N`` policies that played ``E`` whole episodes each."""
+
+    round: int
+    trial: NDArray[np.int64]  # [N] their numbers within the round, ascending
+    returns: NDArray[np.float64]  # [N, E] raw
+    lengths: NDArray[np.int64]  # [N, E] agent steps
+    extras: dict[str, NDArray[Any]] = field(default_factory=dict)  # [N, ...] what the algorithm wants kept
+
+    @property
+    def steps(self) -> int:
+        """Agent steps in it."""
+        return int(self.lengths.sum())
+
+
 class Policy(Protocol):
     """What a simulator or evaluator runs: a copy of the network on the CPU, and a way to choose actions."""
 
@@ -91,11 +107,54 @@ class NotFinite(FloatingPointError):
         self.batch = dict(batch or {})
 
 
-class Learner(Protocol):
-    """Turns fragments into better weights. Owns network, optimiser, replay and schedules."""
+class Cast(Protocol):
+    """Policies that play beside each other in one task, one in each of its slots. Made for one task."""
 
-    def learn(self, fragment: Fragment) -> Metrics:
-        """Take in ``fragment``, do the updates that are due, and say what happened.
+    def assign(self, slot: int, trial: int, rng: np.random.Generator) -> None:
+        """Let ``slot`` play the policy of ``trial`` from now on; the one it had before is through.
+
+        All trials of one group get the same ``rng``, each a copy of its own: it is all that may be random in them.
+        """
+
+    def act(self, obs: NDArray[Any], slots: NDArray[np.int64]) -> NDArray[Any]:
+        """Actions [K, ...] for ``obs`` [K, ...] of those ``slots`` [K], ascending."""
+
+    def extras(self) -> dict[str, NDArray[Any]]:
+        """What `Outcomes.extras` shall hold: arrays [N, ...], in the order of the trials. Called once, at the end."""
+
+
+class Trials(Protocol):
+    """What an algorithm offers that learns from whole episodes: its rounds are played by tasks, not by simulators.
+
+    A round is `count` trials; each is one policy that plays `episodes` episodes. What a trial comes to follows from
+    its round, its number and the weights alone, wherever and beside which others it is played.
+    """
+
+    count: int
+    """Trials of a round."""
+    group: int
+    """So many trials in a row play the same episodes, in one task; `count` is a multiple of it."""
+    episodes: int
+    """Episodes of each trial."""
+    same_episodes: bool
+    """Whether all groups of a round play the same episodes."""
+    max_steps: int | None
+    """Agent steps after which an episode is cut off."""
+
+    def shared(self, rng: np.random.Generator) -> NDArray[Any] | None:
+        """What all tasks and the learner read: made once, by a task, and kept in shared memory."""
+
+    def cast(self, weights: Weights, shared: Any, slots: int) -> Cast:
+        """For one task, with ``slots`` slots."""
+
+
+class Learner(Protocol):
+    """Turns what was played into better weights. Owns network, optimiser, replay and schedules."""
+
+    def learn(self, played: Any, /) -> Metrics:
+        """Take in ``played``, do the updates that are due, and say what happened.
+
+        It is a `Fragment`, or `Outcomes` where the algorithm has `Trials`.
 
         Always in the result: ``updates`` (gradient steps done by this call). Others by the fixed tags of
         `docs/metrics.md`, such as ``loss``, ``q_mean``, ``replay_fill`` (0 to 1), ``epsilon``, ``lr``.
@@ -127,6 +186,7 @@ class LearnerContext:
     device: str  # "cpu" or "cuda"
     seed: int
     total_steps: int  # agent steps the run is planned for: what schedules end at
+    shared: Any = None  # what `Trials.shared` gave, read-only
 
 
 @dataclass(frozen=True)
@@ -137,3 +197,5 @@ class Algorithm:
     config: type[BaseModel]
     make_policy: Callable[[EnvSpec, Any], Policy]
     make_learner: Callable[[EnvSpec, Any, LearnerContext], Learner]
+    make_trials: Callable[[EnvSpec, Any], Trials] | None = None
+    """For algorithms that learn from whole episodes; without it simulators play fragments."""

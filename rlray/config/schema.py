@@ -45,13 +45,13 @@ class SimulatorsConfig(Section):
     """The actors that step environments."""
 
     count: Count = 1
-    """How many simulator actors run side by side."""
+    """How many simulator actors run side by side; for algorithms that play by tasks (`es`), tasks of each round."""
     envs: Count = 8
-    """How many environments each simulator steps together."""
+    """How many environments each simulator, or each task, steps together."""
     fragment_length: Count = 8
     """How many steps of every environment make one fragment, the unit that goes to the learner."""
     num_cpus: Amount = "auto"
-    """CPUs that each simulator asks for; `auto` is one, or a share of half the machine where there are too few."""
+    """CPUs of each simulator or task; `auto` is one, or simulators' share of half a machine that is too small."""
     max_env_failures: Whole = Field(default=3, ge=0)
     """Exceptions of environments that a run survives: each costs a fragment and starts its simulator anew."""
 
@@ -60,9 +60,9 @@ class LearnerConfig(Section):
     """The actor that learns."""
 
     num_cpus: Amount = "auto"
-    """CPUs that the learner asks for, and threads that it runs; `auto` is what the simulators leave."""
+    """CPUs that the learner asks for, and threads that it runs; `auto` is what simulators leave, none beside tasks."""
     num_gpus: Amount = "auto"
-    """GPUs that the learner asks for; `auto` is one if the machine has one."""
+    """GPUs that the learner asks for; `auto` is one if the machine has one, none beside tasks."""
 
 
 class StopConfig(Section):
@@ -200,6 +200,17 @@ class RunConfig(Section):
         if isinstance(value, settings):
             return value
         return settings.model_validate({} if value is None or isinstance(value, _NotGiven) else value)
+
+    @field_validator("simulators")
+    @classmethod
+    def _check_simulators(cls, value: SimulatorsConfig, info: ValidationInfo) -> SimulatorsConfig:
+        from rlray.algos.registry import get_algorithm
+
+        algo = info.data.get("algo")
+        length, default = value.fragment_length, SimulatorsConfig.model_fields["fragment_length"].default
+        if algo is not None and get_algorithm(algo).make_trials is not None and length != default:
+            raise ValueError(f"fragment_length {length} has no effect: {algo} plays whole episodes; leave it out")
+        return value
 
     @field_validator("eval")
     @classmethod

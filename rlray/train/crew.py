@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from pathlib import Path
 
 import rlray
@@ -18,15 +19,18 @@ from rlray.train.learner import LearnerSetup
 from rlray.train.learning import LearnerLink
 from rlray.train.measuring import Evaluation, EvaluatorLink
 from rlray.train.plan import Plan
+from rlray.train.players import Players
 from rlray.train.run_state import RunState
 from rlray.train.simulator import SimulatorSetup
 from rlray.train.sources import AlgorithmSource, EnvSource
+from rlray.train.task_fleet import TaskFleet
+from rlray.train.trials import TrialSetup
 
 log = logging.getLogger(__name__)
 
 
 class Crew:
-    """Simulators, learner, evaluator, and who keeps checkpoints of them all."""
+    """Who plays (simulators or tasks), learner, evaluator, and who keeps checkpoints of them all."""
 
     def __init__(
         self,
@@ -42,25 +46,18 @@ class Crew:
         self._sync = config.mode == "sync"
         algorithm = AlgorithmSource(config.algo, config.hyperparameters)
         folder = str(checkpoints.absolute().parent / "failures")
-        keep_episodes = config.checkpoint.episodes == "keep"
-
-        def simulator(number: int, life: int, stream: int) -> SimulatorSetup:
-            envs, length = config.simulators.envs, config.simulators.fragment_length
-            who = (number, life, stream, config.seed, envs, length, plan.simulator_cpus)
-            return SimulatorSetup(env, algorithm, *who, folder, keep_episodes)
-
         cpus, gpus = plan.learner_cpus, plan.learner_gpus
         steps, keep_replay = config.stop.steps, config.checkpoint.replay
         failures = EnvFailures(config.simulators.max_env_failures)
         self.learner = LearnerLink(LearnerSetup(spec, algorithm, config.seed, steps, cpus, gpus, folder, keep_replay))
-        self.fleet = Fleet(simulator, plan.simulators, failures)
+        self.players = _players(config, env, spec, algorithm, plan, folder, failures)
         self.evaluator = EvaluatorLink(EvaluatorSetup(env, algorithm, plan.evaluator_cpus), failures)
         self.keeper = Keeper(checkpoints, config.checkpoint.keep)
 
     def start(self) -> None:
         """Begin at the beginning."""
-        self.fleet.begin()
-        log.info("%s", self.learner.start()[0])
+        self.players.begin()
+        log.info("%s", self.learner.start(self.players.shared)[0])
 
     def evaluate(self, episodes: int) -> None:
         """Begin an evaluation of the newest weights."""
@@ -71,8 +68,8 @@ class Crew:
     def save(self) -> None:
         """Begin a checkpoint; the learner must have reported on all it was given and, ``mode: sync``, nobody play."""
         steps, asked = self._state.progress.steps, self.evaluator.asked
-        simulators = self.fleet.snapshot(steps) if self._sync else []
-        run = self._state.save(self.fleet.state(), asked)
+        simulators = self.players.snapshot(steps) if self._sync else []
+        run = self._state.save(self.players.state(), asked)
         evaluated = None if asked is None else asked.weights
         self.keeper.make(steps, lambda path: self.learner.save(path, run, evaluated, simulators))
 
@@ -92,17 +89,17 @@ class Crew:
         """
         saved = None if checkpoint is None else load_checkpoint(checkpoint, ["run"])["run"]
         self._state.load(saved, clock)
-        line, replay = self.learner.start(checkpoint)
+        line, replay = self.learner.start(self.players.shared, checkpoint)
         if checkpoint is not None:
             line += f"; goes on from {checkpoint}, step {self._state.progress.steps:,}"
         if replay is False:
             line += ", which holds no replay: it fills anew"
         log.info("%s", line)
-        if self.fleet.playing and not self._sync:
-            self.fleet.go_on()
+        if self.players.playing and not self._sync:
+            self.players.go_on()
         else:
-            fleet = saved["fleet"] if saved is not None else {"lives": [0] * len(self.fleet), "streams": 0}
-            self.fleet.restore(
+            fleet = None if saved is None else saved["fleet"]
+            self.players.restore(
                 fleet, checkpoint, self._snapshots(checkpoint), self._state.progress.steps, not self._sync
             )
         if checkpoint is not None and saved is not None and saved["evaluating"] is not None:
@@ -111,7 +108,7 @@ class Crew:
 
     def close(self) -> None:
         """End all actors at once."""
-        for part in (self.fleet, self.evaluator, self.learner):
+        for part in (self.players, self.evaluator, self.learner):
             part.close()
 
     def _snapshots(self, checkpoint: str | None) -> set[int]:
@@ -119,4 +116,27 @@ class Crew:
         if checkpoint is None or not self._sync:
             return set()
         names = checked_manifest(Path(checkpoint))
-        return {number for number in range(len(self.fleet)) if f"simulator_{number}.json" in names}
+        return {number for number in range(len(self.players)) if f"simulator_{number}.json" in names}
+
+
+def _players(
+    config: RunConfig,
+    env: EnvSource,
+    spec: EnvSpec,
+    algorithm: AlgorithmSource,
+    plan: Plan,
+    folder: str,
+    failures: EnvFailures,
+) -> Players:
+    """Tasks where the algorithm has trials, else simulators."""
+    sims = config.simulators
+    if algorithm.has_trials:
+        told = TrialSetup(uuid.uuid4().hex, env, spec, algorithm, config.seed, sims.envs, folder)
+        return TaskFleet(told, plan.simulators, plan.simulator_cpus, failures)
+    keep_episodes = config.checkpoint.episodes == "keep"
+
+    def simulator(number: int, life: int, stream: int) -> SimulatorSetup:
+        who = (number, life, stream, config.seed, sims.envs, sims.fragment_length, plan.simulator_cpus)
+        return SimulatorSetup(env, algorithm, *who, folder, keep_episodes)
+
+    return Fleet(simulator, plan.simulators, sims.envs * sims.fragment_length, failures)

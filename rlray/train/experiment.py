@@ -72,7 +72,7 @@ class Experiment:
         self._deaths = 0  # of the learner, since the last checkpoint
         crew = self._crew = Crew(config, env, spec, plan, checkpoints, self._state)
         self._evaluator, self._keeper = crew.evaluator, crew.keeper
-        self._flow = Flow(config, crew.fleet, crew.learner, self._state.progress)
+        self._flow = Flow(config, crew.players, crew.learner, self._state.progress)
 
     def __enter__(self) -> Experiment:
         return self
@@ -234,7 +234,7 @@ class Experiment:
         self._settle_checkpoint()
         if self._saved_at != self.progress.steps:
             self._save()
-        self._crew.fleet.close()
+        self._crew.players.close()
         if self.progress.fresh:
             yield self.progress.record()
         self._crew.learner.refresh()

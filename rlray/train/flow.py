@@ -1,4 +1,4 @@
-"""The way of fragments from the simulators to the learner: who plays now, what the learner gets next."""
+"""The way of what is played to the learner: who plays now, what the learner gets next."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Set
 
 from rlray import ObjectRef
 from rlray.config.schema import RunConfig
-from rlray.train.fleet import Fleet, Rollout
 from rlray.train.learning import LearnerLink
+from rlray.train.players import Players, Rollout
 from rlray.train.progress import Progress
 from rlray.train.simulator import RolloutStats
 
@@ -15,10 +15,10 @@ from rlray.train.simulator import RolloutStats
 class Flow:
     """Guarantees, ``mode: sync``: round by round; all simulators play one fragment with the same weights, the learner
     takes the fragments in the order of the simulators. ``mode: async``: no more than one fragment beyond the number of
-    simulators is played, waiting or being learned from.
+    simulators is played, waiting or being learned from. For tasks instead of simulators it is the same.
     """
 
-    def __init__(self, config: RunConfig, fleet: Fleet, learner: LearnerLink, progress: Progress) -> None:
+    def __init__(self, config: RunConfig, fleet: Players, learner: LearnerLink, progress: Progress) -> None:
         self._config, self._fleet, self._learner, self._progress = config, fleet, learner, progress
         self._sync = config.mode == "sync"
         self._finished: list[tuple[Rollout, RolloutStats]] = []  # not yet given to the learner
@@ -43,10 +43,10 @@ class Flow:
         """Ask simulators for fragments: as many as the step limit allows and the learner can soon take."""
         if not self.settled:
             return
-        step, sims = self.collected, self._config.simulators
+        step, each = self.collected, self._fleet.steps_each
         for number in self._fleet.idle():
             playing = sum(1 for _ in self._fleet.rollouts())
-            if step + playing * sims.envs * sims.fragment_length >= self._config.stop.steps:
+            if step + playing * each >= self._config.stop.steps:
                 break
             if not self._sync and playing + len(self._finished) + self._learner.backlog > len(self._fleet):
                 break  # one fragment more than simulators: enough for the learner never to wait for a message
@@ -73,5 +73,5 @@ class Flow:
         self._finished.sort(key=lambda one: one[0].number)
         last = self._finished[-1][0]
         for rollout, stats in self._finished:
-            self._learner.learn(rollout.fragment, stats, publish=not self._sync or rollout is last)
+            self._learner.learn(rollout.played, stats, publish=not self._sync or rollout is last)
         self._finished = []

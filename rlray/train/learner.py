@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlray import method
-from rlray.algos.types import Fragment, Learner, LearnerContext, Metrics, NotFinite, Weights
+from rlray.algos.types import Fragment, Learner, LearnerContext, Metrics, NotFinite, Outcomes, Weights
 from rlray.envs.types import EnvSpec
 from rlray.train import seeds, threads
 from rlray.train.checkpoint import load_checkpoint
@@ -57,8 +57,12 @@ class LearnerActor:
         self._published: int | None = None
         self._idle_since = time.perf_counter()
 
-    def start(self) -> str:
-        """Make network, optimiser and replay; returns a line about the device and the threads."""
+    def start(self, shared: Any = None) -> str:
+        """Make network, optimiser and replay; returns a line about the device and the threads.
+
+        Args:
+            shared: what the algorithm's tasks read, if it has tasks.
+        """
         import torch
 
         setup = self._setup
@@ -66,14 +70,14 @@ class LearnerActor:
         device = "cuda" if setup.num_gpus > 0 and torch.cuda.is_available() else "cpu"
         sequence = seeds.sequence(setup.seed, seeds.Role.LEARNER)
         seeds.seed_torch(sequence)
-        context = LearnerContext(device, seeds.integer(sequence), setup.total_steps)
+        context = LearnerContext(device, seeds.integer(sequence), setup.total_steps, shared)
         self._learner: Learner = setup.algorithm.make_learner(setup.spec, context)
         self._idle_since = time.perf_counter()
         return f"learner: {device}, {count} thread(s)"
 
     @method(num_returns=2)
-    def learn(self, fragment: Fragment, publish: bool) -> tuple[LearnReport, Weights | None]:
-        """Take in ``fragment`` and do the updates that are due.
+    def learn(self, played: Fragment | Outcomes, publish: bool) -> tuple[LearnReport, Weights | None]:
+        """Take in what was ``played`` and do the updates that are due.
 
         The second result is the weights after it, if ``publish`` asks for them and they are newer than the last ones
         published; else None.
@@ -84,11 +88,11 @@ class LearnerActor:
         begin = time.perf_counter()
         idle = begin - self._idle_since
         try:
-            metrics = self._learner.learn(fragment)
+            metrics = self._learner.learn(played)
         except FloatingPointError as error:
-            raise self._not_finite(str(error), fragment, error) from error
+            raise self._not_finite(str(error), played, error) from error
         if bad := not_finite_in(metrics):
-            raise self._not_finite(f"{bad} became {metrics[bad]}", fragment, None)
+            raise self._not_finite(f"{bad} became {metrics[bad]}", played, None)
         updates = int(metrics.pop("updates"))
         self._version += updates
         weights = self.weights()[0] if publish and self._version != self._published else None
@@ -141,11 +145,11 @@ class LearnerActor:
         self._idle_since = time.perf_counter()
         return "replay" in state if "replay" in self._learner.state() else None
 
-    def _not_finite(self, what: str, fragment: Fragment, error: FloatingPointError | None) -> NotFiniteFound:
+    def _not_finite(self, what: str, played: Fragment | Outcomes, error: FloatingPointError | None) -> NotFiniteFound:
         """The error to raise, once everything that led to it has been saved."""
         state = {name: part for name, part in self._learner.state().items() if name != "replay"}
         evidence: dict[str, Any] = {"batch": error.batch} if isinstance(error, NotFinite) else {}
-        evidence |= {"fragment": vars(fragment), "learner": state}
+        evidence |= {"fragment": vars(played), "learner": state}
         return NotFiniteFound(
             f"the learner, in update {self._version} or a few later: {what}. "
             + keep_evidence(Path(self._setup.failures), "learner", evidence)

@@ -30,12 +30,14 @@ class LearnerLink:
         self.weights: ObjectRef  # the newest that are ready, and ...
         self.version = 0  # ... their version
 
-    def start(self, checkpoint: str | None = None) -> tuple[str, bool | None]:
+    def start(self, shared: ObjectRef | None, checkpoint: str | None = None) -> tuple[str, bool | None]:
         """Wait until the learner stands, as it was in ``checkpoint`` if one is given, and its weights are there.
+
+        ``shared`` is what the algorithm's tasks read, if it has tasks.
 
         Returns a line about its device, and whether the checkpoint held the replay; None where there is no such thing.
         """
-        line: str = self.get(self._actor.start.remote())
+        line: str = self.get(self._actor.start.remote(shared))
         replay: bool | None = None if checkpoint is None else self.get(self._actor.load.remote(checkpoint))
         self.refresh()
         return line, replay
@@ -51,9 +53,9 @@ class LearnerLink:
         """Fragments given and not yet reported on."""
         return len(self._learning)
 
-    def learn(self, fragment: ObjectRef, stats: RolloutStats, publish: bool) -> None:
-        """Hand over the next fragment; ``publish``: with the weights after it."""
-        report, weights = self._actor.learn.remote(fragment, publish)
+    def learn(self, played: ObjectRef, stats: RolloutStats, publish: bool) -> None:
+        """Hand over the next fragment, or outcomes; ``publish``: with the weights after it."""
+        report, weights = self._actor.learn.remote(played, publish)
         self._learning.append((report, weights, stats))
 
     def refresh(self) -> None:

@@ -25,11 +25,13 @@ class Plan:
     learner_cpus: float
     learner_gpus: float
     evaluator_cpus: float = 0.0
+    tasks: bool = False  # instead of simulators: so many a round, which wait for their turn
 
     def __str__(self) -> str:
+        players = "task(s) a round" if self.tasks else "simulator(s)"
         gpu = f" and {self.learner_gpus:g} GPU" if self.learner_gpus else ""
         return (
-            f"{self.simulators} simulator(s) with {self.simulator_cpus:g} CPU and {threads.count(self.simulator_cpus)} "
+            f"{self.simulators} {players} with {self.simulator_cpus:g} CPU and {threads.count(self.simulator_cpus)} "
             f"thread(s) each; learner with {self.learner_cpus:g} CPU{gpu} and {threads.count(self.learner_cpus)} "
             f"thread(s); evaluator with {threads.count(self.evaluator_cpus)} thread(s)"
         )
@@ -60,6 +62,28 @@ def make_plan(
             "or learner.num_gpus ('auto' fits any machine)"
         )
     return Plan(simulators, each, learner, gpu)
+
+
+def make_task_plan(
+    tasks: int, task_cpus: Amount, learner_cpus: Amount, learner_gpus: Amount, total: Mapping[str, float]
+) -> Plan:
+    """The same where tasks play: as many at once as ``total`` has room for.
+
+    ``auto`` is one CPU for a task, and for the learner none, CPU or GPU: it learns while the tasks wait.
+
+    Raises: ResourcesTooSmall if not even one task fits beside the learner.
+    """
+    each = 1.0 if task_cpus == "auto" else task_cpus
+    learner = 0.0 if learner_cpus == "auto" else learner_cpus
+    gpu = 0.0 if learner_gpus == "auto" else learner_gpus
+    cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
+    if each + learner > cpus + 1e-6 or gpu > gpus:
+        raise ResourcesTooSmall(
+            f"the run asks for {each:g} CPU for a task + learner {learner:g} CPU and {gpu:g} GPU, but there are "
+            f"{cpus:g} CPU and {gpus:g} GPU; lower simulators.num_cpus, learner.num_cpus or learner.num_gpus ('auto' "
+            "fits any machine)"
+        )
+    return Plan(tasks, each, learner, gpu, tasks=True)
 
 
 def _down(amount: float) -> float:

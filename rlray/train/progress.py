@@ -66,7 +66,9 @@ class Progress:
         self.episodes = Episodes()
         self.version = 0  # gradient steps
         self.begun = time.monotonic()
-        self._marks = deque([(self.begun, 0, 0)])  # (time, steps, updates) of the records that rates look back on
+        self._rollouts = 0  # learned from, by this process
+        # (time, steps, updates, rollouts) of the records that rates look back on
+        self._marks = deque([(self.begun, 0, 0, 0)])
         self._reports: list[LearnReport] = []
         self._stats: list[RolloutStats] = []
         self._lags: list[int] = []
@@ -76,6 +78,7 @@ class Progress:
         before = report.version - report.updates
         self.steps += stats.steps
         self.version = report.version
+        self._rollouts += 1
         self.episodes.add(stats.returns, stats.lengths)
         self._reports.append(report)
         self._stats.append(stats)
@@ -97,10 +100,10 @@ class Progress:
         steps = sum(stats.steps for stats in self._stats)
         busy = sum(report.busy_seconds for report in self._reports)
         idle = sum(report.idle_seconds for report in self._reports)
-        self._marks.append((now, self.steps, self.version))
+        self._marks.append((now, self.steps, self.version, self._rollouts))
         while len(self._marks) > 2 and self._marks[1][0] < now - RATE_SECONDS:
             self._marks.popleft()
-        then, steps_then, updates_then = self._marks[0]
+        then, steps_then, updates_then, rollouts_then = self._marks[0]
         took = max(now - then, 1e-9)
         metrics: Metrics = {
             "steps": float(self.steps),
@@ -110,6 +113,7 @@ class Progress:
             "time/policy_lag": float(np.mean(self._lags)) if self._lags else 0.0,
             "time/seconds": self.seconds,
             "time/steps_per_second": (self.steps - steps_then) / took,
+            "time/rollouts_per_second": (self._rollouts - rollouts_then) / took,
             "time/updates_per_second": (self.version - updates_then) / took,
             "time/learner_busy": busy / max(busy + idle, 1e-9),
             "time/env_ms_per_step": 1e3 * sum(stats.env_seconds for stats in self._stats) / max(steps, 1),
@@ -137,7 +141,7 @@ class Progress:
         self._reports = [LearnReport(**report) for report in state["reports"]]
         self._stats = [RolloutStats(**stats) for stats in state["stats"]]
         self._lags = list(state["lags"])
-        self._marks = deque([(time.monotonic(), self.steps, self.version)])
+        self._marks = deque([(time.monotonic(), self.steps, self.version, self._rollouts)])
 
     def set_clock(self, seconds: float) -> None:
         """Let ``seconds`` have gone by until now."""

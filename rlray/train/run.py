@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import rlray
+from rlray.algos import get_algorithm
 from rlray.config import RunConfig, load_config
 from rlray.core.resources import count_cpus, count_gpus
 from rlray.envs import EnvError, EnvSpec
@@ -21,7 +22,7 @@ from rlray.train.experiment import Experiment
 from rlray.train.failures import EnvironmentFailed
 from rlray.train.interrupts import leave_cleanly
 from rlray.train.metrics import MetricsWriter
-from rlray.train.plan import Plan, make_plan
+from rlray.train.plan import Plan, make_plan, make_task_plan
 from rlray.train.resuming import Changes, config_to_resume, tell_changes
 from rlray.train.run_folder import RunFolder
 from rlray.train.sources import EnvSource, name_of
@@ -180,7 +181,8 @@ def plan_for(config: RunConfig) -> Plan:
     else:
         total = {"CPU": config.engine.num_cpus or count_cpus(), "GPU": count_gpus()}
     sims, learner = config.simulators, config.learner
-    return make_plan(sims.count, sims.num_cpus, learner.num_cpus, learner.num_gpus, total)
+    make = make_plan if get_algorithm(config.algo).make_trials is None else make_task_plan
+    return make(sims.count, sims.num_cpus, learner.num_cpus, learner.num_gpus, total)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from rlray.algos.registry import get_algorithm
 from rlray.config.schema import RunConfig
 from rlray.train.evaluator import EvalResult
 from rlray.train.marks import Marks
@@ -44,7 +45,9 @@ class RunState:
         self.progress = Progress()
         self.evaluations = 0  # begun
         self.last_evaluation: EvalResult | None = None
-        round_steps = config.simulators.envs * config.simulators.fragment_length * config.simulators.count
+        sims = config.simulators
+        by_tasks = get_algorithm(config.algo).make_trials is not None  # then nobody knows how long a round will be
+        round_steps = 1 if by_tasks else sims.envs * sims.fragment_length * sims.count
         self.record_marks = Marks(max(round_steps, config.stop.steps // MAX_RECORDS))
         self.eval_marks = Marks(config.eval.every)
         self.checkpoint_marks = Marks(config.checkpoint.every)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlray.algos.registry import get_algorithm
-from rlray.algos.types import Learner, LearnerContext, Policy
-from rlray.envs import RegistryTable, export_registry, install_registry, make_spec, make_vec
-from rlray.envs.types import EnvSpec, VectorEnv
+from rlray.algos.types import Learner, LearnerContext, Policy, Trials
+from rlray.envs import RegistryTable, export_registry, install_registry, make_single, make_spec, make_vec
+from rlray.envs.types import EnvSpec, SingleEnv, VectorEnv
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,17 @@ class AlgorithmSource:
     def make_policy(self, spec: EnvSpec) -> Policy:
         """A policy for environments like ``spec``."""
         return get_algorithm(self.name).make_policy(spec, self.settings)
+
+    @property
+    def has_trials(self) -> bool:
+        """Whether it learns from whole episodes, played by tasks."""
+        return get_algorithm(self.name).make_trials is not None
+
+    def make_trials(self, spec: EnvSpec) -> Trials:
+        """Its trials in environments like ``spec``."""
+        make = get_algorithm(self.name).make_trials
+        assert make is not None
+        return make(spec, self.settings)
 
     def make_learner(self, spec: EnvSpec, context: LearnerContext) -> Learner:
         """A learner for environments like ``spec``."""
@@ -49,6 +60,11 @@ class EnvSource:
         """``num_envs`` copies of it, stepped by at most ``threads`` threads."""
         install_registry(self.registry)
         return make_vec(self.env, num_envs, num_threads=threads, settings=self.settings, render=render)
+
+    def make_single(self) -> SingleEnv:
+        """One, whose episodes the caller begins."""
+        install_registry(self.registry)
+        return make_single(self.env, self.settings)
 
     def spec(self) -> EnvSpec:
         """Its spaces, found by making one copy. Raises: as `rlray.envs.make_vec`."""

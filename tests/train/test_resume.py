@@ -51,6 +51,25 @@ PPO: dict[str, Any] = {
     "simulators": {"count": 2, "envs": 2, "fragment_length": 10},
     "stop": {"steps": 640},
 }
+ES: dict[str, Any] = {
+    "algo": "es",
+    "hyperparameters": {
+        "hidden": [8],
+        "population": 8,
+        "episodes": 2,
+        "normalize_obs": True,
+        "noise_size": 50_000,
+        "learning_rate": {"points": [[0, 0.1], [1, 0.01]], "of": "run"},
+    },
+    "simulators": {"count": 3, "envs": 2},
+    "stop": {"steps": 1600},
+}
+PQN: dict[str, Any] = {
+    "algo": "pqn",
+    "hyperparameters": {"rollout_steps": 200, "minibatch_size": 50, "epsilon": [[0, 1.0], [400, 0.1]]},
+    "simulators": {"count": 2, "envs": 2, "fragment_length": 10},
+    "stop": {"steps": 640},
+}
 CASES: dict[str, dict[str, Any]] = {
     "toy": {"env_settings": {"limit": 9}},
     "toy, episodes cut": {"checkpoint": {"every": EVERY, "episodes": "cut", "keep": 9}},
@@ -58,6 +77,8 @@ CASES: dict[str, dict[str, Any]] = {
     "dqn on CartPole": {**DQN, "env": "CartPole-v1"},
     "rainbow on CartPole": {**DQN, "hyperparameters": RAINBOW, "env": "CartPole-v1"},
     "ppo on CartPole": {**PPO, "env": "CartPole-v1"},
+    "pqn on CartPole": {**PQN, "env": "CartPole-v1"},
+    "es on CartPole": {**ES, "env": "CartPole-v1"},
     "ppo on the bundled Pong's pixels": {
         **PPO,
         "hyperparameters": {"rollout_steps": 200, "minibatch_size": 50, "normalize_value": True, "network": "small"},
