@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import rlray
-from rlray.config import RunConfig, load_config
+from rlray.config import ConfigError, Problem, RunConfig, load_config
 from rlray.core.resources import count_cpus, count_gpus
 from rlray.envs import EnvError, EnvSpec
 from rlray.train.checkpoint_folder import checkpoint_to_resume
@@ -160,8 +160,8 @@ def resolve(
     return checked, source
 
 
-def spec_of(config: RunConfig, source: EnvSource) -> EnvSpec:
-    """The spaces of the run's environment.
+def spec_of(config: RunConfig | None, source: EnvSource) -> EnvSpec:
+    """The spaces of the run's environment; ``config`` says where that was written.
 
     Raises: ConfigError for an unknown environment or setting; EnvironmentFailed where it raises when it is made.
     """
@@ -170,7 +170,7 @@ def spec_of(config: RunConfig, source: EnvSource) -> EnvSpec:
     except EnvError as error:
         raise EnvironmentFailed.during("make", source.id, "before the run", 0, 0, error) from error
     except (TypeError, ValueError) as error:
-        raise config.error("env", str(error)) from error
+        raise (config.error("env", str(error)) if config else ConfigError([Problem(str(error))])) from error
 
 
 def plan_for(config: RunConfig) -> Plan:
