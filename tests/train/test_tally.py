@@ -42,6 +42,15 @@ def test_pieces_make_no_difference() -> None:
         assert same(given(numbers, sorted(rng.integers(0, numbers.size, 40))), whole)
 
 
+def test_blocks_of_odd_sizes() -> None:
+    numbers = np.random.default_rng(2).normal(size=3 * SAMPLE)
+    found = Summary()
+    for piece in np.split(numbers, range(0, numbers.size, 777)[1:]):
+        found = found.plus(piece)
+    assert found.stride == 4
+    assert np.array_equal(found.sample, numbers[::4])
+
+
 def test_several_together() -> None:
     rng = np.random.default_rng(1)
     parts = [rng.normal(place, 2.0, count) for place, count in ((0, 3 * SAMPLE), (5, 10), (9, SAMPLE))]
