@@ -88,7 +88,7 @@ def test_equal_simulations_play_equal_episodes(runtime: None) -> None:
     assert one.ended_by == "steps"
     assert one.episodes == sum(worker.episodes for worker in one.workers) > 200
     assert len({worker.episodes for worker in one.workers}) > 1, "each plays episodes of its own"
-    assert (one.returns.low, one.returns.high, one.lengths.low) == (1.0, 1.0, 4.0)
+    assert (one.returns.high, one.lengths.low) == (1.0, 4.0)
 
 
 def test_a_process_that_dies_is_replaced_and_the_total_reached(
