@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from rlray.cli import inside, simulate
+from rlray.cli import compare, inside, plot, simulate
 from rlray.cli.text import positive
 
 _ENVIRONMENTS = ("ALE/Pong-v5", "LunarLander-v3", "rlray/Pong-v0")
@@ -182,6 +182,8 @@ _COMMANDS: tuple[inside.Command, ...] = (
     ("evaluate", _add_evaluate, _evaluate, "Play greedy episodes with what a run has learned."),
     ("eval", _add_evaluate, _evaluate, "The same as evaluate."),
     ("simulate", simulate.add, simulate.run, "Play an environment on all cores, for as many steps as wanted."),
+    ("plot", plot.add, plot.run, "Draw the curves of runs, those with different seeds only as one."),
+    ("compare", compare.add, compare.run, "Show what runs were told that is different, and what came of it."),
     ("list", _add_list, _list, "Show the algorithms, environments and configurations that come with rlray."),
     *inside.COMMANDS,
 )
