@@ -154,6 +154,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     print(result)
     if result.video is not None:
         print(f"video: {result.video}")
+    if result.trouble is not None:
+        return _say(result.trouble, FAILED)
     return 0
 
 

@@ -112,7 +112,8 @@ def _panel(console: Any, tag: str, axis: Axis, part: Sequence[Any], scale: Seque
     ticks = [f"{low + (high - low) * line / (_LINES - 1):.5g}" for line in reversed(range(_LINES))]
     margin = max(map(len, ticks))
     width = min(shutil.get_terminal_size().columns, _WIDEST) - margin - 2
-    curves = [(one.x[known], one.mean[known]) for _, one in part if (known := np.isfinite(one.mean)).any()]
+    finite = [np.isfinite(one.mean) for _, one in part]
+    curves = [(one.x[known], one.mean[known]) for (_, one), known in zip(part, finite, strict=True)]
     text, shows = canvas(curves, (left, right), (low, high), (max(10, width), _LINES))
     console.print(Text(tag, "bold"))
     for number, (group, one) in enumerate(part):

@@ -41,7 +41,8 @@ class Crew:
         self._seed = config.seed
         self._sync = config.mode == "sync"
         algorithm = AlgorithmSource(config.algo, config.hyperparameters)
-        folder = str(checkpoints.absolute().parent / "failures")
+        run_folder = checkpoints.absolute().parent
+        folder = str(run_folder / "failures")
         keep_episodes = config.checkpoint.episodes == "keep"
 
         def simulator(number: int, life: int, stream: int) -> SimulatorSetup:
@@ -54,7 +55,8 @@ class Crew:
         failures = EnvFailures(config.simulators.max_env_failures)
         self.learner = LearnerLink(LearnerSetup(spec, algorithm, config.seed, steps, cpus, gpus, folder, keep_replay))
         self.fleet = Fleet(simulator, plan.simulators, failures)
-        self.evaluator = EvaluatorLink(EvaluatorSetup(env, algorithm, plan.evaluator_cpus), failures)
+        videos = run_folder / "videos" if config.eval.video else None
+        self.evaluator = EvaluatorLink(EvaluatorSetup(env, algorithm, plan.evaluator_cpus), failures, videos)
         self.keeper = Keeper(checkpoints, config.checkpoint.keep)
 
     def start(self) -> None:
