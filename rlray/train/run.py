@@ -20,6 +20,7 @@ from rlray.train.evaluator import EvalResult
 from rlray.train.experiment import Experiment
 from rlray.train.failures import EnvironmentFailed
 from rlray.train.interrupts import leave_cleanly
+from rlray.train.memory import check, free_memory, parts_of
 from rlray.train.metrics import MetricsWriter
 from rlray.train.plan import Plan, make_plan
 from rlray.train.resuming import Changes, config_to_resume, tell_changes
@@ -94,6 +95,7 @@ def train(
             checked, source = resolve(config, env, overrides)
         spec = spec_of(checked, source)
         plan = plan_for(checked)
+        memory = check(checked, parts_of(checked, spec, plan), free_memory())
         if checked.eval.video:
             check_video(checked, source)
         if checked.wandb is not None:
@@ -105,6 +107,7 @@ def train(
         stack.enter_context(_log_lines(folder, console))
         log.info("run folder %s; watch it with: tensorboard --logdir %s", folder.path, folder.events)
         log.info("%s", plan)
+        log.info("%s", memory)
         checkpoint = None if resume is None else _going_on(folder, checked, changed)
         stack.enter_context(_runtime(checked, folder))
         writer = stack.enter_context(MetricsWriter(folder, checked, resume=resume is not None))

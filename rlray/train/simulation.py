@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +244,7 @@ def _players(
     folder = RunFolder.open(policy)
     config, source = resolve(folder.load_config())
     if env is None or env == source.id:
-        source = EnvSource.of(source.env, {**source.settings, **settings})
+        source = replace(source, settings={**source.settings, **settings})
     else:
         source = EnvSource.of(env, settings)
     checkpoint: Path = find_checkpoint(folder)
