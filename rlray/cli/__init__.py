@@ -18,8 +18,13 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that ``arguments`` (``sys.argv[1:]`` if not given) name; returns the exit code."""
-    parser = argparse.ArgumentParser("rlray", description="Reinforcement learning by simulation.")
-    commands = parser.add_subparsers(title="commands", required=True)
+    parser = argparse.ArgumentParser(
+        "rlray",
+        description="Reinforcement learning by simulation.",
+        epilog="Exit codes: 0 done, 1 it failed, 2 the input was wrong and nothing was started, 130 interrupted and saved. "
+        "rlray COMMAND --help says more.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, add, run, text in _COMMANDS:
         command = commands.add_parser(name, help=text, description=text)
         add(command)

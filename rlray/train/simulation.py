@@ -80,9 +80,9 @@ def simulate(
         SimulationInterrupted: after the first Ctrl-C; the second leaves at once.
     """
     begun = time.monotonic()
-    for name, value in (("steps", steps), ("envs", envs), ("workers", workers)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ConfigError([Problem(f"{name} must be a whole number above 0, got {value!r}")])
+    for name, value, least in (("steps", steps, 1), ("envs", envs, 1), ("workers", workers, 1), ("seed", seed, 0)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise ConfigError([Problem(f"{name} must be a whole number of at least {least}, got {value!r}")])
     if report is not None and not os.access(folder := Path(report).absolute().parent, os.W_OK):
         raise ConfigError([Problem(f"report {str(report)!r}: the folder {folder} is not there, or not to be written")])
     source, algorithm, weights, called = _players(env, policy, env_settings or {})

@@ -131,8 +131,9 @@ def test_the_policy_of_a_run_plays_greedily_on_its_environment(runtime: None, tm
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"steps": 0}, "steps must be a whole number above 0, got 0"),
-        ({"workers": 1.5}, "workers must be a whole number above 0, got 1.5"),
+        ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
+        ({"workers": 1.5}, "workers must be a whole number of at least 1, got 1.5"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
         ({"env": None}, "env must be given with policy 'random'"),
         ({"env": "CartPoel-v1"}, "unknown environment 'CartPoel-v1'; did you mean 'CartPole-v1'"),
         ({"env_settings": {"lenght": 3}}, "no setting 'lenght'; did you mean 'length'"),
