@@ -21,8 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "rlray",
         description="Reinforcement learning by simulation.",
-        epilog="Exit codes: 0 done, 1 it failed, 2 the input was wrong and nothing was started, 130 interrupted and saved. "
-        "rlray COMMAND --help says more.",
+        epilog="Exit codes: 0 done, 1 it failed, 2 the input was wrong and nothing was started, 130 interrupted and "
+        "saved. rlray COMMAND --help says more.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, add, run, text in _COMMANDS:
