@@ -87,7 +87,6 @@ def test_equal_simulations_play_equal_episodes(runtime: None) -> None:
     assert [worker.steps for worker in one.workers] == [1000, 1000, 1000], "whole steps of all environments"
     assert one.ended_by == "steps"
     assert one.episodes == sum(worker.episodes for worker in one.workers) > 200
-    assert len({worker.episodes for worker in one.workers}) > 1, "each plays episodes of its own"
     assert (one.returns.high, one.lengths.low) == (1.0, 4.0)
 
 
