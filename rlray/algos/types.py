@@ -6,7 +6,7 @@ run) and its learner (what turns fragments into better weights). Nothing here kn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -190,6 +190,16 @@ class LearnerContext:
 
 
 @dataclass(frozen=True)
+class Held:
+    """Memory that a learner takes when it is full, because a setting says so."""
+
+    what: str  # such as "replay"
+    bytes: int
+    setting: str  # the name of the setting
+    value: int  # its value, to which ``bytes`` are in proportion
+
+
+@dataclass(frozen=True)
 class Algorithm:
     """One algorithm: its settings, and how to make its two halves from a spec and settings."""
 
@@ -199,3 +209,5 @@ class Algorithm:
     make_learner: Callable[[EnvSpec, Any, LearnerContext], Learner]
     make_trials: Callable[[EnvSpec, Any], Trials] | None = None
     """For algorithms that learn from whole episodes; without it simulators play fragments."""
+    memory: Callable[[EnvSpec, Any], Sequence[Held]] | None = None
+    """What the learner will hold, from a spec and settings, found without torch; for those that hold much."""

@@ -47,6 +47,19 @@ def load_config(path_or_name: str | os.PathLike[str], overrides: Sequence[str] =
     return RunConfig.from_dict(values, origins, problems)
 
 
+def read_settings(overrides: Sequence[str]) -> dict[str, Any]:
+    """Nested settings from ``key=value`` texts, as the overrides of a configuration.
+
+    Raises: ConfigError with every problem.
+    """
+    values: dict[str, Any] = {}
+    origins = Origins()
+    problems = [problem for override in overrides for problem in _apply(override, values, origins)]
+    if problems:
+        raise ConfigError(problems)
+    return values
+
+
 def dump_config(config: RunConfig) -> str:
     """All of ``config`` as YAML, defaults included; `load_config` makes an equal one of it."""
     return dump(config.model_dump(mode="json"))

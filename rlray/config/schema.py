@@ -85,6 +85,8 @@ class EvalConfig(Section):
     """Episodes in each evaluation on the way."""
     final_episodes: Whole = Field(default=20, ge=0)
     """Episodes of the evaluation after training; 0 leaves it out."""
+    video: bool = False
+    """Write the first episode of every evaluation to `videos/` and to TensorBoard; needs the extra `video`."""
 
 
 class CheckpointConfig(Section):
@@ -98,6 +100,17 @@ class CheckpointConfig(Section):
     """Whether they hold what the replay holds; `auto` leaves it out where the disk has no room for it."""
     episodes: Literal["keep", "cut"] = "keep"
     """`mode: sync`: `keep` goes on with running episodes where the environment can; `cut` begins new ones each time."""
+
+
+class WandbConfig(Section):
+    """Weights & Biases: needs the package `wandb`."""
+
+    project: str = Field(min_length=1)
+    """The project there."""
+    entity: str | None = None
+    """The user or team; null is the one that is logged in."""
+    mode: Literal["online", "offline"] = "online"
+    """`offline` writes into the run folder only, for `wandb sync` later."""
 
 
 class EngineConfig(Section):
@@ -135,6 +148,8 @@ class RunConfig(Section):
     stop: StopConfig
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    wandb: WandbConfig | None = None
+    """Weights & Biases, besides TensorBoard and `metrics.csv`; null: not there."""
     engine: EngineConfig = EngineConfig()
     run_dir: str = Field(default="runs", min_length=1)
     """The folder in which run folders are made."""

@@ -45,13 +45,15 @@ class Crew:
         self._seed = config.seed
         self._sync = config.mode == "sync"
         algorithm = AlgorithmSource(config.algo, config.hyperparameters)
-        folder = str(checkpoints.absolute().parent / "failures")
+        run_folder = checkpoints.absolute().parent
+        folder = str(run_folder / "failures")
         cpus, gpus = plan.learner_cpus, plan.learner_gpus
         steps, keep_replay = config.stop.steps, config.checkpoint.replay
         failures = EnvFailures(config.simulators.max_env_failures)
         self.learner = LearnerLink(LearnerSetup(spec, algorithm, config.seed, steps, cpus, gpus, folder, keep_replay))
         self.players = _players(config, env, spec, algorithm, plan, folder, failures)
-        self.evaluator = EvaluatorLink(EvaluatorSetup(env, algorithm, plan.evaluator_cpus), failures)
+        videos = run_folder / "videos" if config.eval.video else None
+        self.evaluator = EvaluatorLink(EvaluatorSetup(env, algorithm, plan.evaluator_cpus), failures, videos)
         self.keeper = Keeper(checkpoints, config.checkpoint.keep)
 
     def start(self) -> None:

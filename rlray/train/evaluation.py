@@ -45,7 +45,7 @@ def evaluate(
     folder = RunFolder.open(run)
     config, source = resolve(folder.load_config(), env)
     spec_of(config, source)  # an unknown environment is a matter of the configuration
-    path = _find(folder, checkpoint)
+    path = find_checkpoint(folder, checkpoint)
     weights = load_checkpoint(path, ["weights"])["weights"]
     algorithm = AlgorithmSource(config.algo, config.hyperparameters)
     sequence = seeds.sequence(config.seed, seeds.Role.SEPARATE_EVALUATION, seed)
@@ -54,7 +54,11 @@ def evaluate(
     return evaluator.evaluate(weights, episodes, seeds.integer(sequence), target)
 
 
-def _find(folder: RunFolder, checkpoint: str | os.PathLike[str] | None) -> Path:
+def find_checkpoint(folder: RunFolder, checkpoint: str | os.PathLike[str] | None = None) -> Path:
+    """The path of a checkpoint of ``folder``, given by path or name; the newest if None.
+
+    Raises: CheckpointError where there is none yet.
+    """
     if checkpoint is None:
         newest = latest_checkpoint(folder.checkpoints)
         if newest is None:

@@ -14,6 +14,7 @@ from rlray.envs.types import EnvSpec
 from rlray.train import seeds, threads
 from rlray.train.checkpoint import load_checkpoint
 from rlray.train.failures import NotFiniteFound
+from rlray.train.memory import size
 from rlray.train.not_finite import keep_evidence, not_finite_in
 from rlray.train.saving import Draft, KeepReplay, begin_checkpoint
 from rlray.train.sources import AlgorithmSource
@@ -58,7 +59,7 @@ class LearnerActor:
         self._idle_since = time.perf_counter()
 
     def start(self, shared: Any = None) -> str:
-        """Make network, optimiser and replay; returns a line about the device and the threads.
+        """Make network, optimiser and replay; returns a line about the device, the threads and the network.
 
         Args:
             shared: what the algorithm's tasks read, if it has tasks.
@@ -73,7 +74,8 @@ class LearnerActor:
         context = LearnerContext(device, seeds.integer(sequence), setup.total_steps, shared)
         self._learner: Learner = setup.algorithm.make_learner(setup.spec, context)
         self._idle_since = time.perf_counter()
-        return f"learner: {device}, {count} thread(s)"
+        weights = sum(array.nbytes for array in self._learner.weights().values())
+        return f"learner: {device}, {count} thread(s), {size(weights)} of weights"
 
     @method(num_returns=2)
     def learn(self, played: Fragment | Outcomes, publish: bool) -> tuple[LearnReport, Weights | None]:

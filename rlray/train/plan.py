@@ -25,7 +25,8 @@ class Plan:
     learner_cpus: float
     learner_gpus: float
     evaluator_cpus: float = 0.0
-    tasks: bool = False  # instead of simulators: so many a round, which wait for their turn
+    tasks: bool = False  # instead of simulators: so many a round, which wait for their turn, ...
+    tasks_at_once: int = 0  # ... as many of them as there is room for
 
     def __str__(self) -> str:
         players = "task(s) a round" if self.tasks else "simulator(s)"
@@ -83,7 +84,8 @@ def make_task_plan(
             f"{cpus:g} CPU and {gpus:g} GPU; lower simulators.num_cpus, learner.num_cpus or learner.num_gpus ('auto' "
             "fits any machine)"
         )
-    return Plan(tasks, each, learner, gpu, tasks=True)
+    at_once = min(tasks, int((cpus - learner) / each + 1e-6)) if each else tasks
+    return Plan(tasks, each, learner, gpu, tasks=True, tasks_at_once=at_once)
 
 
 def _down(amount: float) -> float:

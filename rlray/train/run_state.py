@@ -66,7 +66,7 @@ class RunState:
             "progress": self.progress.state(),
             "marks": {name: marks.next for name, marks in self._marks().items()},
             "evaluations": self.evaluations,
-            "last_evaluation": None if last is None else vars(last),
+            "last_evaluation": None if last is None else {"returns": last.returns, "lengths": last.lengths},
             "evaluating": None
             if evaluating is None
             else {"step": evaluating.step, "episodes": evaluating.episodes, "seed": evaluating.seed},
