@@ -7,7 +7,11 @@ import importlib
 
 from rlray.algos.types import Algorithm
 
-BUNDLED = {"dqn": "rlray.algos.dqn:ALGORITHM", "ppo": "rlray.algos.ppo:ALGORITHM"}
+BUNDLED = {
+    "dqn": "rlray.algos.dqn:ALGORITHM",
+    "ppo": "rlray.algos.ppo:ALGORITHM",
+    "sac": "rlray.algos.sac:ALGORITHM",
+}
 
 
 def get_algorithm(name: str) -> Algorithm:
