@@ -23,7 +23,7 @@ def test_the_soft_target_by_hand() -> None:
 def test_the_critics_loss_by_hand() -> None:
     q = torch.tensor([[1.0, 2.0], [0.0, 4.0]], requires_grad=True)
     loss, td_error = critic_loss(q, torch.tensor([2.0, 2.0]), torch.tensor([1.0, 0.5]))
-    assert float(loss) == 0.5 * (1 + 0) / 2 + 0.5 * (4 + 0.5 * 4) / 2
+    assert loss.item() == 0.5 * (1 + 0) / 2 + 0.5 * (4 + 0.5 * 4) / 2
     assert td_error.tolist() == [[1.0, 0.0], [2.0, -2.0]]
     loss.backward()  # type: ignore[no-untyped-call]
     torch.testing.assert_close(q.grad, -torch.tensor([[1.0, 0.0], [2.0, -1.0]]) / 2)
