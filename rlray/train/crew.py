@@ -40,7 +40,7 @@ class Crew:
         self._state = state
         self._seed = config.seed
         self._sync = config.mode == "sync"
-        algorithm = AlgorithmSource(config.algo, config.hyperparameters)
+        algorithm = AlgorithmSource.of(config)
         folder = str(checkpoints.absolute().parent / "failures")
         keep_episodes = config.checkpoint.episodes == "keep"
 
