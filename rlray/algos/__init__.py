@@ -1,6 +1,7 @@
 """Algorithms: one folder each, and the maths they share. Importing this loads no torch."""
 
 from rlray.algos.registry import algorithm_names, get_algorithm
+from rlray.algos.settings import Settings
 from rlray.algos.types import Algorithm, Fragment, Learner, LearnerContext, Metrics, Policy, Weights
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "LearnerContext",
     "Metrics",
     "Policy",
+    "Settings",
     "Weights",
     "algorithm_names",
     "get_algorithm",

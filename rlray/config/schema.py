@@ -130,14 +130,14 @@ class RunConfig(Section):
     """Every random number of the run comes from it."""
     mode: Literal["async", "sync"] = "async"
     """`async` is fast; `sync` is deterministic: the same seed gives the same bits."""
-    code: Annotated[tuple[str, ...], BeforeValidator(_folders)] = ()
-    """Folders with modules of your own; those beside the file and in the current folder are found by themselves."""
     env: str = Field(min_length=1)
     """A gymnasium id (`ALE/Pong-v5`), `rlray/Pong-v0`, `package.module:Class`, or a registered name."""
     env_settings: dict[str, JsonValue] = Field(default_factory=dict)
     """Keyword arguments for the environment."""
+    code: Annotated[tuple[str, ...], BeforeValidator(_folders)] = ()
+    """Folders with modules of your own; those beside the file and in the current folder are found by themselves."""
     algo: str
-    """A bundled algorithm (`dqn`), or `package.module:ATTRIBUTE`."""
+    """A bundled algorithm (`dqn`), or `package.module:MyAlgo`."""
     hyperparameters: SerializeAsAny[BaseModel] = _NotGiven()
     """The algorithm's settings; its own page says what they are."""
     simulators: SimulatorsConfig = SimulatorsConfig()
@@ -193,7 +193,7 @@ class RunConfig(Section):
     @field_validator("code")
     @classmethod
     def _import_from_there(cls, folders: tuple[str, ...]) -> tuple[str, ...]:
-        make_importable(folders)  # before env, algo and hyperparameters name something that lies there
+        make_importable(folders)  # before algo and hyperparameters name something that lies there
         return folders
 
     @field_validator("algo")
