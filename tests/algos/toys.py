@@ -198,6 +198,15 @@ class Idle(Endings):
         return super().step(actions[:, 0])
 
 
+class CatchFreely(Catch):
+    """`Catch` with one continuous action: left below -1/3, right above 1/3."""
+
+    spec = EnvSpec("CatchFreely-v0", Catch.spec.observation_space, spaces.Box(-1, 1, (1,), np.float32), 2, "repeat")
+
+    def step(self, actions: np.ndarray) -> VecStep:
+        return super().step(np.rint(1.5 * actions[:, 0]).clip(-1, 1) + 1)
+
+
 def fragments(env: Toy, policy: Policy, rng: np.random.Generator, length: int, stream: int = 0) -> Iterator[Fragment]:
     """Play on and on; ``policy`` may be given new weights between two fragments."""
     spec, obs = env.spec, env.reset()

@@ -13,7 +13,7 @@ import torch
 from rlray.algos import LearnerContext, get_algorithm
 from rlray.algos.sac.learner import SACLearner
 from rlray.algos.sac.policy import SACPolicy
-from tests.algos.toys import Aim, AimFar, Idle, Toy, fragments, mean_return
+from tests.algos.toys import Aim, AimFar, CatchFreely, Idle, Toy, fragments, mean_return
 
 SAC = get_algorithm("sac")
 
@@ -83,3 +83,15 @@ def test_learns_continuous_actions() -> None:
     assert mean_return(Aim(16, seed=1), untrained, 160) < -0.3
     policy, _ = train(AimFar(16), settings, count=40)
     assert mean_return(AimFar(16, seed=1), policy, 160) > -0.05
+
+
+def test_learns_to_catch_from_pictures() -> None:
+    settings = {
+        "network": {"kind": "conv", "filters": 16, "kernels": 3, "strides": 1, "hidden": 64}, "discount": 0.95,
+        "n_step": 3, "warmup_steps": 500, "random_steps": 800, "samples_per_step": 16, "batch_size": 64,
+        "learning_rate": 2e-3, "target_tau": 0.02,
+    }  # fmt: skip
+    untrained = SAC.make_policy(CatchFreely.spec, SAC.config.model_validate(settings))
+    assert mean_return(CatchFreely(16, seed=1), untrained, 160) < 0.5
+    policy, _ = train(CatchFreely(16), settings, count=50)
+    assert mean_return(CatchFreely(16, seed=1), policy, 160) > 0.8
