@@ -22,7 +22,7 @@ from tests.algos.toys import Aim, AimFar, Catch, Idle, fragments
 
 SAC = get_algorithm("sac")
 SETTINGS: dict[str, Any] = {
-    "network": {"kind": "mlp", "hidden": [12, 8]}, "batch_size": 16, "samples_per_step": 4, "warmup_steps": 60,
+    "network": {"kind": "mlp", "hidden": [12, 8]}, "batch_size": 16, "samples_per_step": 3, "warmup_steps": 60,
     "replay_capacity": 150, "learning_rate": {"points": [[0, 1e-2], [1, 0]], "of": "run"}, "random_steps": 60,
 }  # fmt: skip
 SWITCHES: list[dict[str, Any]] = [
@@ -70,7 +70,7 @@ def assert_same(one: SACLearner, other: SACLearner) -> None:
 def test_updates_follow_the_steps() -> None:
     learner = make()
     updates = [int(learner.learn(fragment)["updates"]) for fragment in PARTS[:5]]
-    assert updates == [0, 6, 6, 6, 6]  # 24 steps a fragment and final observations: warm after the second
+    assert updates == [0, 4, 5, 4, 5]  # 72 transitions for 24 steps; warm after the second fragment
 
 
 def test_metrics_are_finite_and_have_a_place_in_the_documentation() -> None:
