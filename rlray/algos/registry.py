@@ -46,7 +46,7 @@ def algorithm_names() -> tuple[str, ...]:
 def import_attribute(path: str, what: str) -> object:
     """What ``package.module:ATTRIBUTE`` names; ``what`` says in errors what it was meant for.
 
-    An exception raised while the module runs is passed on as it is.
+    An exception raised while the module runs is passed on as it is, but for a module that it does not find.
 
     Raises:
         ValueError: the path has another form, no such module can be found, or it has no such attribute.
@@ -57,8 +57,11 @@ def import_attribute(path: str, what: str) -> object:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is None or not (module_name + ".").startswith(error.name + "."):
-            raise  # the module is there; something that it imports is not
+        if error.name is None:
+            raise
+        if not (module_name + ".").startswith(error.name + "."):
+            text = f"{what} {path!r}: it imports {error.name!r}, and no such module can be found; install it"
+            raise ModuleNotFoundError(text, name=error.name) from error
         raise ValueError(
             f"{what} {path!r}: no module {error.name!r} can be found; put it beside the configuration or into "
             f"the current folder, name its folder in the key 'code', or install it"

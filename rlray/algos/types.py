@@ -137,3 +137,10 @@ class Algorithm:
     config: type[BaseModel]
     make_policy: Callable[[EnvSpec, Any], Policy]
     make_learner: Callable[[EnvSpec, Any, LearnerContext], Learner]
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.config, type) and issubclass(self.config, BaseModel)):
+            raise TypeError(
+                f"the config of algorithm {self.name!r} must be a class of settings (derive it from "
+                f"rlray.algos.Settings), got {self.config!r}"
+            )

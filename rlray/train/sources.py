@@ -32,12 +32,24 @@ class AlgorithmSource:
     def make_policy(self, spec: EnvSpec) -> Policy:
         """A policy for environments like ``spec``."""
         algorithm, settings = self._found()
-        return algorithm.make_policy(spec, settings)
+        policy = algorithm.make_policy(spec, settings)
+        self._check("policy", policy, "load", "act", "act_greedy")
+        return policy
 
     def make_learner(self, spec: EnvSpec, context: LearnerContext) -> Learner:
         """A learner for environments like ``spec``."""
         algorithm, settings = self._found()
-        return algorithm.make_learner(spec, settings, context)
+        learner = algorithm.make_learner(spec, settings, context)
+        self._check("learner", learner, "learn", "weights", "state", "load_state")
+        return learner
+
+    def _check(self, half: str, made: object, *methods: str) -> None:
+        """Now, and not in the hour in which the method is wanted for the first time."""
+        if missing := [name for name in methods if not callable(getattr(made, name, None))]:
+            raise TypeError(
+                f"the {half} of algorithm {self.name!r} is a {type(made).__name__} without {', '.join(missing)}: it "
+                f"must have {', '.join(methods)} (see rlray.algos.{half.capitalize()})"
+            )
 
     def _found(self) -> tuple[Algorithm, BaseModel]:
         make_importable(self.code)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -45,11 +46,19 @@ def test_a_wrong_type_is_explained() -> None:
         get_algorithm("rlray.algos.dqn:DQNConfig")
 
 
+def test_settings_must_be_a_class_of_settings() -> None:
+    with pytest.raises(TypeError, match=r"config of algorithm 'mine' must be a class of settings .* got <class"):
+        TypeError, match=r"config of algorithm 'mine' must be a class of settings .* got <class"
+    ):
+        dataclasses.replace(get_algorithm("dqn"), name="mine", config=dict)  # type: ignore[type-var]
+
+
 def test_what_a_module_raises_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine_needs_more.py").write_text("import a_library_nobody_has\n")
     (tmp_path / "mine_is_broken.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="a_library_nobody_has"):
+    text = "algorithm 'mine_needs_more:ALGORITHM': it imports 'a_library_nobody_has', and no such module can be found"
+    with pytest.raises(ModuleNotFoundError, match=text):
         get_algorithm("mine_needs_more:ALGORITHM")
     with pytest.raises(ZeroDivisionError):
         get_algorithm("mine_is_broken:ALGORITHM")

@@ -7,10 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import rlray
+from rlray.algos import Algorithm, LearnerContext, Settings
+from rlray.train.learner import LearnerActor, LearnerSetup
+from rlray.train.simulator import Simulator, SimulatorSetup
+from rlray.train.sources import AlgorithmSource, EnvSource
 from tests.support import REPOSITORY
 
 MODULE = """
@@ -98,3 +104,55 @@ def test_a_runtime_that_was_there_before_finds_it_too(
     assert result.steps == 128
     assert result.evaluation is not None
     del sys.modules["mine_library"]
+
+
+class Half:
+    """Both halves of an algorithm, each with something that is easily forgotten."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def load(self, weights: Any) -> None:
+        pass
+
+    def act(self, obs: Any, step: int, rng: Any) -> Any:
+        return np.zeros(len(obs), np.int64)  # no extras
+
+    def learn(self, fragment: Any) -> Any:
+        return {"loss": 0.5}  # no updates
+
+    def weights(self) -> Any:
+        return {}
+
+    def state(self) -> Any:
+        return {}
+
+
+class Whole(Half):
+    def act_greedy(self, obs: Any) -> Any:
+        return self.act(obs, 0, None)
+
+    def load_state(self, state: Any) -> None:
+        pass
+
+
+HALF = Algorithm("half", Settings, make_policy=Half, make_learner=Half)
+WHOLE = Algorithm("whole", Settings, make_policy=Whole, make_learner=Whole)
+
+
+def test_what_was_forgotten_is_told() -> None:
+    env, context = EnvSource.of("CartPole-v1", {}), LearnerContext("cpu", 0, 100)
+    spec, source = env.spec(), AlgorithmSource(f"{__name__}:HALF", {})
+    with pytest.raises(TypeError, match=r"policy of algorithm .*HALF' is a Half without act_greedy: it must have"):
+        source.make_policy(spec)
+    with pytest.raises(TypeError, match=r"is a Half without load_state: .*see rlray.algos.Learner"):
+        source.make_learner(spec, context)
+    whole = AlgorithmSource(f"{__name__}:WHOLE", {})
+    with pytest.raises(
+        TypeError, match=r"act\(\) must return actions and a dict .* returned array\(\[0, 0\]"
+    ):
+        Simulator(SimulatorSetup(env, whole, 0, 0, 0, 1, 2, 4, 1)).rollout({}, 0, 0)
+    learner = LearnerActor(LearnerSetup(spec, whole, 1, 100, 1, 0))
+    learner.start()
+    with pytest.raises(TypeError, match=r"learn\(\) must say how many 'updates' it did, .* returned \{'loss': 0.5\}"):
+        learner.learn(None, publish=False)  # type: ignore[arg-type]

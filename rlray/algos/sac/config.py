@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from rlray.algos.network_config import NetworkConfig
 from rlray.algos.replay.settings import ReplaySettings
 from rlray.algos.schedules import Schedule
-from rlray.algos.settings import Count, Finite, Fraction, Positive
+from rlray.algos.settings import Count, Finite, Fraction, Positive, Whole
 
 
 class SACConfig(ReplaySettings):
@@ -29,7 +29,7 @@ class SACConfig(ReplaySettings):
     """Transitions in one update."""
     samples_per_step: Positive = 256.0
     """Transitions replayed per step: every `batch_size / samples_per_step` steps there is one update."""
-    random_steps: int = Field(default=5_000, ge=0)
+    random_steps: Whole = Field(default=5_000, ge=0)
     """Steps of the run in which actions are uniformly random, before the policy acts."""
     learning_rate: Schedule = Schedule(points=((0, 3e-4),))
     """Adam's step size: a number, points `[[step, value], ...]`, or `{points, of: run}` by the part of the run done."""
