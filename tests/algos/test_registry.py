@@ -47,9 +47,7 @@ def test_a_wrong_type_is_explained() -> None:
 
 
 def test_settings_must_be_a_class_of_settings() -> None:
-    with pytest.raises(TypeError, match=r"config of algorithm 'mine' must be a class of settings .* got <class"):
-        TypeError, match=r"config of algorithm 'mine' must be a class of settings .* got <class"
-    ):
+    with pytest.raises(TypeError, match=r"config of algorithm 'mine' must be a class of settings .* got <class 'dict'"):
         dataclasses.replace(get_algorithm("dqn"), name="mine", config=dict)  # type: ignore[type-var]
 
 

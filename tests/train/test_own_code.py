@@ -148,9 +148,7 @@ def test_what_was_forgotten_is_told() -> None:
     with pytest.raises(TypeError, match=r"is a Half without load_state: .*see rlray.algos.Learner"):
         source.make_learner(spec, context)
     whole = AlgorithmSource(f"{__name__}:WHOLE", {})
-    with pytest.raises(
-        TypeError, match=r"act\(\) must return actions and a dict .* returned array\(\[0, 0\]"
-    ):
+    with pytest.raises(TypeError, match=r"act\(\) must return actions and a dict .* returned array\(\[0, 0\]"):
         Simulator(SimulatorSetup(env, whole, 0, 0, 0, 1, 2, 4, 1)).rollout({}, 0, 0)
     learner = LearnerActor(LearnerSetup(spec, whole, 1, 100, 1, 0))
     learner.start()
