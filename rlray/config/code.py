@@ -12,13 +12,14 @@ from typing import Any
 
 _NAME = re.compile(r"([A-Za-z_]\w*)(\.\w+)*:.")
 _KEYS = ("env", "algo", "hyperparameters")
+_added: set[Path] = set()  # the folders that are on this process's sys.path because of `make_importable`
 
 
 def folders_for(values: Mapping[str, Any], beside: Path) -> Any:
     """What the key ``code`` is to be: absolute folders, so that they are found from anywhere and by every actor.
 
     What the file gives is relative to the file's folder ``beside``. That folder, or else the current one, follows where
-    it holds a module that the configuration names, unless Python finds another one of that name: whatever is installed
+    it holds a module that the configuration names, unless Python finds one of that name by itself: whatever is installed
     comes first.
     """
     given = values.get("code") or []
@@ -29,7 +30,7 @@ def folders_for(values: Mapping[str, Any], beside: Path) -> Any:
     for module in dict.fromkeys(module for key in _KEYS for module in _modules_in(values.get(key))):
         places = [folder for folder in (beside, Path.cwd()) if _holds(folder, module)]
         found = _place_of(module)
-        folders += [str(folder) for folder in places[:1] if found in (None, folder.resolve())]
+        folders += [str(folder) for folder in places[:1] if found is None or found in _added]
     return list(dict.fromkeys(folders))
 
 
@@ -38,6 +39,7 @@ def make_importable(folders: Iterable[str]) -> None:
     for folder in folders:
         if folder not in sys.path and Path(folder).is_dir():
             sys.path.append(folder)
+            _added.add(Path(folder).resolve())
             importlib.invalidate_caches()
 
 

@@ -50,6 +50,18 @@ def test_a_module_beside_the_file_is_found_and_its_folder_noted(folders: tuple[P
     assert RunConfig.from_dict(config.model_dump(mode="json")) == config
 
 
+def test_it_is_noted_every_time_but_not_where_python_finds_it_by_itself(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside, here = folders
+    for folder, name in ((beside, "mine_9"), (here, "mine_10")):
+        (folder / f"{name}.py").write_text(ALGORITHM)
+    for _ in range(2):  # the second time it is on sys.path
+        assert load_config(write(beside, "env: CartPole-v1\nalgo: mine_9:MyAlgo")).code == (str(beside),)
+    monkeypatch.syspath_prepend(str(here))
+    assert load_config(write(beside, "env: CartPole-v1\nalgo: mine_10:MyAlgo")).code == ()
+
+
 def test_one_in_the_current_folder_is_found_too_also_in_an_override(folders: tuple[Path, Path]) -> None:
     beside, here = folders
     (here / "mine_2").mkdir()
