@@ -19,7 +19,7 @@ def folders_for(values: Mapping[str, Any], beside: Path) -> Any:
     """What the key ``code`` is to be: absolute folders, so that they are found from anywhere and by every actor.
 
     What the file gives is relative to the file's folder ``beside``. That folder, or else the current one, follows where
-    it holds a module that the configuration names, unless Python finds one of that name by itself: whatever is installed
+    it holds a module that the configuration names, unless Python finds one of that name by itself: what is installed
     comes first.
     """
     given = values.get("code") or []
