@@ -125,8 +125,31 @@ def make_custom(spec: EnvSpec, config: NetworkConfig, outputs: int) -> nn.Module
         TypeError: what it makes is no ``torch.nn.Module``.
         ValueError: nothing is found under that name.
     """
+    return _made(config, spec, outputs)
+
+
+def make_features(spec: EnvSpec, config: NetworkConfig) -> tuple[nn.Module, int]:
+    """The network of someone's own that ``config.kind`` names, called as ``MyNet(spec)``, and how many features it has.
+
+    It gets normalised float32 observations [B, *observation_shape] (pictures [B, C, H, W]), returns features [B, F],
+    and has an attribute ``features`` that says F. What follows is up to the algorithm.
+
+    Raises:
+        TypeError: what it makes is no ``torch.nn.Module``, or does not say its features.
+        ValueError: nothing is found under that name.
+    """
+    made = _made(config, spec)
+    features = getattr(made, "features", None)
+    if not isinstance(features, int):
+        raise TypeError(
+            f"network {config.kind!r} must say how many features it returns (self.features), got {features!r}"
+        )
+    return made, features
+
+
+def _made(config: NetworkConfig, *arguments: Any) -> nn.Module:
     body = import_attribute(config.kind, "network")
-    made = body(spec, outputs) if callable(body) else body
+    made = body(*arguments) if callable(body) else body
     if not isinstance(made, nn.Module):
         raise TypeError(f"network {config.kind!r} must make a torch.nn.Module, but made a {type(made).__name__}")
     return made

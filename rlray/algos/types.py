@@ -211,3 +211,10 @@ class Algorithm:
     """For algorithms that learn from whole episodes; without it simulators play fragments."""
     memory: Callable[[EnvSpec, Any], Sequence[Held]] | None = None
     """What the learner will hold, from a spec and settings, found without torch; for those that hold much."""
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.config, type) and issubclass(self.config, BaseModel)):
+            raise TypeError(
+                f"the config of algorithm {self.name!r} must be a class of settings (derive it from "
+                f"rlray.algos.Settings), got {self.config!r}"
+            )

@@ -18,6 +18,7 @@ from pydantic import (
     field_validator,
 )
 
+from rlray.config.code import make_importable
 from rlray.config.errors import ConfigError, KeyPath, Origins, Problem
 from rlray.config.explain import Sections, problems_of
 
@@ -122,6 +123,13 @@ class EngineConfig(Section):
     """CPUs to plan with; null is all that this process may use."""
 
 
+def _folders(value: Any) -> Any:
+    """One folder stands for a list of one; settings are frozen."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
 class _NotGiven(BaseModel):
     """Stands for hyperparameters until the algorithm's own settings take its place."""
 
@@ -139,8 +147,10 @@ class RunConfig(Section):
     """A gymnasium id (`ALE/Pong-v5`), `rlray/Pong-v0`, `package.module:Class`, or a registered name."""
     env_settings: dict[str, JsonValue] = Field(default_factory=dict)
     """Keyword arguments for the environment."""
+    code: Annotated[tuple[str, ...], BeforeValidator(_folders)] = ()
+    """Folders with modules of your own; those beside the file and in the current folder are found by themselves."""
     algo: str
-    """A bundled algorithm (`dqn`), or `package.module:ATTRIBUTE`."""
+    """A bundled algorithm (`dqn`), or `package.module:MyAlgo`."""
     hyperparameters: SerializeAsAny[BaseModel] = _NotGiven()
     """The algorithm's settings; its own page says what they are."""
     simulators: SimulatorsConfig = SimulatorsConfig()
@@ -194,6 +204,12 @@ class RunConfig(Section):
         """
         path: KeyPath = tuple(key.split("."))
         return ConfigError([Problem(message, self._origins.of(path))])
+
+    @field_validator("code")
+    @classmethod
+    def _import_from_there(cls, folders: tuple[str, ...]) -> tuple[str, ...]:
+        make_importable(folders)  # before algo and hyperparameters name something that lies there
+        return folders
 
     @field_validator("algo")
     @classmethod

@@ -123,8 +123,8 @@ def _import(env: str) -> str | Callable[..., Any]:
         if not (module_name + ".").startswith(f"{error.name}."):
             raise  # found, but something that it imports is missing
         raise ValueError(
-            f"environment {env!r}: there is no module {error.name!r}; it must be installed, or lie in a folder of "
-            "sys.path, such as the script's own or one named in PYTHONPATH"
+            f"environment {env!r}: there is no module {error.name!r}; it must be installed, or lie beside the "
+            "configuration, in the current folder, or in a folder of sys.path, such as the script's own"
         ) from error
     if name in gymnasium.registry:
         return name

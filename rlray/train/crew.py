@@ -44,7 +44,7 @@ class Crew:
         self._state = state
         self._seed = config.seed
         self._sync = config.mode == "sync"
-        algorithm = AlgorithmSource(config.algo, config.hyperparameters)
+        algorithm = AlgorithmSource.of(config)
         run_folder = checkpoints.absolute().parent
         folder = str(run_folder / "failures")
         cpus, gpus = plan.learner_cpus, plan.learner_gpus

@@ -47,7 +47,7 @@ def evaluate(
     spec_of(config, source)  # an unknown environment is a matter of the configuration
     path = find_checkpoint(folder, checkpoint)
     weights = load_checkpoint(path, ["weights"])["weights"]
-    algorithm = AlgorithmSource(config.algo, config.hyperparameters)
+    algorithm = AlgorithmSource.of(config)
     sequence = seeds.sequence(config.seed, seeds.Role.SEPARATE_EVALUATION, seed)
     target = str(folder.videos / f"{path.name}-seed_{seed}.mp4") if video else None
     evaluator = Evaluator(EvaluatorSetup(source, algorithm, num_cpus))

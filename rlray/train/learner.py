@@ -95,6 +95,8 @@ class LearnerActor:
             raise self._not_finite(str(error), played, error) from error
         if bad := not_finite_in(metrics):
             raise self._not_finite(f"{bad} became {metrics[bad]}", played, None)
+        if "updates" not in metrics:
+            raise TypeError(f"learn() must say how many 'updates' it did, beside other metrics, but returned {metrics}")
         updates = int(metrics.pop("updates"))
         self._version += updates
         weights = self.weights()[0] if publish and self._version != self._published else None

@@ -173,7 +173,7 @@ def resolve(
     else:
         values = config.model_dump() if isinstance(config, RunConfig) else dict(config)
         checked = RunConfig.from_dict({**values, "env": name} if name else values)
-    source = EnvSource.of(checked.env if env is None else env, checked.env_settings)
+    source = EnvSource.of(checked.env if env is None else env, checked.env_settings, checked.code)
     return checked, source
 
 

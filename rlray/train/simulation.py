@@ -246,10 +246,10 @@ def _players(
     if env is None or env == source.id:
         source = replace(source, settings={**source.settings, **settings})
     else:
-        source = EnvSource.of(env, settings)
+        source = EnvSource.of(env, settings, config.code)
     checkpoint: Path = find_checkpoint(folder)
     weights = load_checkpoint(checkpoint, ["weights"])["weights"]
-    return source, AlgorithmSource(config.algo, config.hyperparameters), weights, str(checkpoint)
+    return source, AlgorithmSource.of(config), weights, str(checkpoint)
 
 
 def _cpus() -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlray import method
 from rlray.algos.types import Fragment, Policy, Weights
@@ -117,7 +118,7 @@ class Simulator:
         stats = RolloutStats(setup.number, play.stream, play.sequence, 0, version, 0.0, 0.0)
         for _ in range(setup.fragment_length):
             begin = time.perf_counter()
-            actions, extras = self._policy.act(self._obs, step + stats.steps, self._rng)
+            actions, extras = _both(self._policy.act(self._obs, step + stats.steps, self._rng))
             builder.before(self._obs, play.first, actions, extras)
             between = time.perf_counter()
             answer = self._run("step", self._env.step, actions)
@@ -223,3 +224,10 @@ class Simulator:
             play, who = self._play, f"simulator {self._setup.number}"
             env = self._setup.env.id
             raise EnvironmentFailed.during(doing, env, who, play.env_seed, play.vector_steps, error) from error
+
+
+def _both(acted: Any) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+    """What ``act`` returned, taken apart."""
+    if not (isinstance(acted, tuple) and len(acted) == 2 and isinstance(acted[1], dict)):
+        raise TypeError(f"act() must return actions and a dict of extras, possibly empty, but returned {acted!r:.80}")
+    return acted

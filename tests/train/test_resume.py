@@ -70,6 +70,23 @@ PQN: dict[str, Any] = {
     "simulators": {"count": 2, "envs": 2, "fragment_length": 10},
     "stop": {"steps": 640},
 }
+SAC: dict[str, Any] = {
+    "algo": "sac",
+    "env": "Pendulum-v1",
+    "hyperparameters": {
+        "network": {"kind": "mlp", "hidden": [16, 16]},
+        "batch_size": 16,
+        "samples_per_step": 4.0,
+        "replay_capacity": 400,
+        "warmup_steps": 60,
+        "random_steps": 200,
+        "learning_rate": {"points": [[0, 1e-3], [1, 1e-4]], "of": "run"},
+        "n_step": 3,
+        "policy_every": 2,
+    },
+    "simulators": {"count": 2, "envs": 2, "fragment_length": 10},
+    "stop": {"steps": 640},
+}
 CASES: dict[str, dict[str, Any]] = {
     "toy": {"env_settings": {"limit": 9}},
     "toy, episodes cut": {"checkpoint": {"every": EVERY, "episodes": "cut", "keep": 9}},
@@ -85,6 +102,7 @@ CASES: dict[str, dict[str, Any]] = {
         "env": "rlray/Pong-v0",
         "env_settings": {"obs": "pixels"},
     },
+    "sac on Pendulum": SAC,
     "dqn on LunarLander": {
         **DQN,
         "env": "LunarLander-v3",

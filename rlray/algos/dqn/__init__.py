@@ -38,10 +38,9 @@ def _make_learner(spec: EnvSpec, config: DQNConfig, context: LearnerContext) -> 
 
 
 def _memory(spec: EnvSpec, config: DQNConfig) -> list[Held]:
-    from rlray.algos.replay.slots import replay_bytes
+    from rlray.algos.replay.slots import held
 
-    capacity = config.replay_capacity
-    return [Held("replay", replay_bytes(spec, capacity, config.prioritized), "replay_capacity", capacity)]
+    return held(spec, config.replay_capacity, config.prioritized)
 
 
 ALGORITHM = Algorithm("dqn", DQNConfig, _make_policy, _make_learner, memory=_memory)
