@@ -7,7 +7,7 @@ import importlib
 
 from rlray.algos.types import Algorithm
 
-BUNDLED = {"dqn": "rlray.algos.dqn:ALGORITHM", "ppo": "rlray.algos.ppo:ALGORITHM"}
+BUNDLED = {"apex": "rlray.algos.apex:ALGORITHM", "dqn": "rlray.algos.dqn:ALGORITHM", "ppo": "rlray.algos.ppo:ALGORITHM"}
 
 
 def get_algorithm(name: str) -> Algorithm:

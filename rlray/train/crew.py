@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 import rlray
+from rlray.algos.types import Place
 from rlray.config.schema import RunConfig
 from rlray.envs.types import EnvSpec
 from rlray.train import seeds
@@ -18,6 +19,7 @@ from rlray.train.learner import LearnerSetup
 from rlray.train.learning import LearnerLink
 from rlray.train.measuring import Evaluation, EvaluatorLink
 from rlray.train.plan import Plan
+from rlray.train.replaying import ReplayedLearnerLink
 from rlray.train.run_state import RunState
 from rlray.train.simulator import SimulatorSetup
 from rlray.train.sources import AlgorithmSource, EnvSource
@@ -47,12 +49,14 @@ class Crew:
         def simulator(number: int, life: int, stream: int) -> SimulatorSetup:
             envs, length = config.simulators.envs, config.simulators.fragment_length
             who = (number, life, stream, config.seed, envs, length, plan.simulator_cpus)
-            return SimulatorSetup(env, algorithm, *who, folder, keep_episodes)
+            place = Place(number * envs, envs, config.simulators.count * envs)
+            return SimulatorSetup(env, algorithm, *who, folder, keep_episodes, place)
 
         cpus, gpus = plan.learner_cpus, plan.learner_gpus
         steps, keep_replay = config.stop.steps, config.checkpoint.replay
         failures = EnvFailures(config.simulators.max_env_failures)
-        self.learner = LearnerLink(LearnerSetup(spec, algorithm, config.seed, steps, cpus, gpus, folder, keep_replay))
+        setup = LearnerSetup(spec, algorithm, config.seed, steps, cpus, gpus, folder, keep_replay)
+        self.learner = ReplayedLearnerLink(setup, self._sync) if algorithm.has_replay else LearnerLink(setup)
         self.fleet = Fleet(simulator, plan.simulators, failures)
         self.evaluator = EvaluatorLink(EvaluatorSetup(env, algorithm, plan.evaluator_cpus), failures)
         self.keeper = Keeper(checkpoints, config.checkpoint.keep)

@@ -22,6 +22,7 @@ class Role(IntEnum):
     EVALUATOR = 2
     SEPARATE_EVALUATION = 3  # after the run, by `rlray evaluate`
     CUT = 4  # a simulator whose environments begin anew at a checkpoint
+    REPLAY = 5
 
 
 def sequence(run_seed: int, role: Role, number: int = 0, life: int = 0, *more: int) -> np.random.SeedSequence:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlray.algos.registry import get_algorithm
-from rlray.algos.types import Learner, LearnerContext, Policy
+from rlray.algos.types import DrawnLearner, Learner, LearnerContext, Policy, Replay
 from rlray.envs import RegistryTable, export_registry, install_registry, make_spec, make_vec
 from rlray.envs.types import EnvSpec, VectorEnv
 
@@ -23,9 +23,20 @@ class AlgorithmSource:
         """A policy for environments like ``spec``."""
         return get_algorithm(self.name).make_policy(spec, self.settings)
 
-    def make_learner(self, spec: EnvSpec, context: LearnerContext) -> Learner:
+    def make_learner(self, spec: EnvSpec, context: LearnerContext) -> Learner | DrawnLearner:
         """A learner for environments like ``spec``."""
         return get_algorithm(self.name).make_learner(spec, self.settings, context)
+
+    @property
+    def has_replay(self) -> bool:
+        """Whether fragments go to a replay in an actor of its own."""
+        return get_algorithm(self.name).make_replay is not None
+
+    def make_replay(self, spec: EnvSpec, context: LearnerContext) -> Replay:
+        """That replay, for environments like ``spec``."""
+        make = get_algorithm(self.name).make_replay
+        assert make is not None, f"{self.name} has no replay of its own"
+        return make(spec, self.settings, context)
 
 
 @dataclass(frozen=True)
