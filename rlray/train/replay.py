@@ -9,7 +9,7 @@ from typing import Any
 from rlray import method
 from rlray.algos.types import Fragment, LearnerContext, Metrics, Replay
 from rlray.envs.types import EnvSpec
-from rlray.train import seeds
+from rlray.train import seeds, threads
 from rlray.train.checkpoint import load_checkpoint
 from rlray.train.saving import Draft, KeepReplay, add_to_checkpoint
 from rlray.train.sources import AlgorithmSource
@@ -46,8 +46,11 @@ class ReplayActor:
     def start(self) -> int:
         """Make the replay; returns how many updates one `draw` may be for."""
         setup = self._setup
-        seed = seeds.integer(seeds.sequence(setup.seed, seeds.Role.REPLAY))
-        self._replay: Replay = setup.algorithm.make_replay(setup.spec, LearnerContext("cpu", seed, setup.total_steps))
+        threads.limit_torch(0)
+        sequence = seeds.sequence(setup.seed, seeds.Role.REPLAY)
+        seeds.seed_torch(sequence)
+        context = LearnerContext("cpu", seeds.integer(sequence), setup.total_steps)
+        self._replay: Replay = setup.algorithm.make_replay(setup.spec, context)
         return self._replay.most
 
     def ping(self) -> None:
@@ -72,7 +75,8 @@ class ReplayActor:
         """Add its own two parts to a checkpoint that the learner has begun."""
         state = dict(self._replay.state())
         held = state.pop("replay", None)
-        return add_to_checkpoint(draft, {"drawing": state}, held, self._setup.keep_replay)
+        own = {"state": state, "torch": seeds.get_torch_state()}
+        return add_to_checkpoint(draft, {"drawing": own}, held, self._setup.keep_replay)
 
     def load(self, path: str) -> bool:
         """Take everything back from a checkpoint; returns whether it held what the replay held.
@@ -81,5 +85,6 @@ class ReplayActor:
         """
         state = load_checkpoint(path, ("drawing", "replay"))
         held = {"replay": state["replay"]} if "replay" in state else {}
-        self._replay.load_state({**state["drawing"], **held})
+        self._replay.load_state({**state["drawing"]["state"], **held})
+        seeds.set_torch_state(state["drawing"]["torch"])
         return "replay" in state

@@ -47,9 +47,9 @@ class _Drawn:
 class ReplayedLearnerLink(LearnerLink):
     """Fragments go to the replay, what it draws to the learner, new priorities back: as references.
 
-    Guarantees, ``mode: sync``: fragment by fragment in the order given; what one made due is drawn and learned from draw
-    by draw, each with the priorities of the one before. ``mode: async``: the next draw is under way while the learner
-    learns from one, and is never learned from with priorities older than `AHEAD` draws; fragments go in meanwhile. A
+    Guarantees, ``mode: sync``: fragments go in in the order given; then what each made due is drawn and learned from,
+    draw by draw, each by the priorities that the one before led to. ``mode: async``: the next draw is under way while
+    the learner learns from one, so that priorities are up to `AHEAD` draws old, and fragments go in meanwhile. A
     fragment counts as learned from when the updates that it made due are done, and stands in the `backlog` until then;
     where the replay sets no ratio, when it is in the replay.
 

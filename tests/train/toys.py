@@ -228,6 +228,76 @@ class CountingLearner:
 ALGORITHM = Algorithm("counting", CountingSettings, CountingPolicy, CountingLearner)
 
 
+class LedgerSettings(CountingSettings):
+    """Settings of `LedgerReplay` and `LedgerLearner`."""
+
+    due: int | None = 5
+    """Updates for each fragment; None: as many as the learner can do."""
+    most: int = 2
+
+
+class LedgerReplay:
+    """Gives out numbers, one for each update, and wants each of them back once; it checks what comes in."""
+
+    def __init__(self, spec: EnvSpec, settings: LedgerSettings, context: LearnerContext) -> None:
+        self.settings, self.most = settings, settings.most
+        self.fragments = CountingLearner(spec, CountingSettings(), context)
+        self.rng = np.random.default_rng(context.seed)
+        self.steps = self.given = self.back = 0
+
+    def add(self, fragment: Fragment) -> tuple[int | None, Metrics]:
+        self.fragments.learn(fragment)
+        self.steps += fragment.steps
+        return self.settings.due, {"replay_fill": 0.5}
+
+    def draw(self, updates: int) -> dict[str, Any]:
+        assert 1 <= updates <= self.most
+        numbers = np.arange(self.given, self.given + updates)
+        self.given += updates
+        return {"numbers": numbers, "luck": self.rng.random(updates), "ballast": np.zeros(100_000)}
+
+    def take_back(self, returned: Any) -> None:
+        assert list(returned) == list(range(self.back, self.back + len(returned)))
+        self.back += len(returned)
+
+    def state(self) -> dict[str, Any]:
+        counts = {"steps": self.steps, "given": self.given, "back": self.back}
+        fragments = self.fragments.state()
+        replay = fragments.pop("replay")
+        return {**counts, "fragments": fragments, "rng": self.rng.bit_generator.state, "replay": replay}
+
+    def load_state(self, state: Any) -> None:
+        self.steps, self.given, self.back = state["steps"], state["given"], state["back"]
+        self.fragments.load_state({**state["fragments"], **({"replay": state["replay"]} if "replay" in state else {})})
+        self.rng.bit_generator.state = state["rng"]
+
+
+class LedgerLearner:
+    """Wants the numbers in order, none twice and none left out."""
+
+    def __init__(self, spec: EnvSpec, settings: LedgerSettings, context: LearnerContext) -> None:
+        self.settings, self.count, self.luck = settings, 0, 0.0
+
+    def learn_drawn(self, drawn: Any) -> tuple[Metrics, Any]:
+        assert list(drawn["numbers"]) == list(range(self.count, self.count + len(drawn["numbers"])))
+        time.sleep(self.settings.seconds)
+        self.count += len(drawn["numbers"])
+        self.luck += float(drawn["luck"].sum())
+        return {"updates": float(len(drawn["numbers"])), "loss": self.luck}, drawn["numbers"]
+
+    def weights(self) -> Weights:
+        return {"count": np.array(self.count)}
+
+    def state(self) -> dict[str, Any]:
+        return {"count": self.count, "luck": self.luck}
+
+    def load_state(self, state: Any) -> None:
+        self.count, self.luck = state["count"], state["luck"]
+
+
+LEDGER = Algorithm("ledger", LedgerSettings, CountingPolicy, LedgerLearner, LedgerReplay)
+
+
 class ShortOrLong(gymnasium.Env[Any, Any]):
     """Every other episode, by a coin tossed at reset, lasts 1 step with return 0, or 40 steps with return 1."""
 

@@ -20,8 +20,8 @@ class ApexReplay:
     """Draws n-step transitions by priority.
 
     Guarantees: the same spec, settings, context and calls draw the same batches, bit for bit; so does going on from a
-    saved state. After warm-up ``samples_per_step`` transitions are due for every agent step taken in, whatever the sizes
-    of fragments.
+    saved state. After warm-up ``samples_per_step`` transitions are due for every agent step taken in, whatever the
+    sizes of fragments.
     """
 
     def __init__(self, spec: EnvSpec, config: ApexConfig, context: LearnerContext) -> None:
