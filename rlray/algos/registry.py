@@ -8,6 +8,7 @@ import importlib
 from rlray.algos.types import Algorithm
 
 BUNDLED = {
+    "apex": "rlray.algos.apex:ALGORITHM",
     "dqn": "rlray.algos.dqn:ALGORITHM",
     "es": "rlray.algos.es:ALGORITHM",
     "ppo": "rlray.algos.ppo:ALGORITHM",

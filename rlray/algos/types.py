@@ -99,6 +99,31 @@ class StatefulPolicy(Protocol):
         """Undo `state`; the weights are loaded after it."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Which environments of a run a policy acts in: ``envs`` of them, from number ``first`` on, out of ``total``."""
+
+    first: int  # counted over all simulators of the run, from 0
+    envs: int  # B
+    total: int
+
+
+@runtime_checkable
+class PlacedPolicy(Protocol):
+    """What a policy that acts differently in each environment of a run offers besides."""
+
+    def place(self, place: Place) -> None:
+        """Told once, before the first ``act``, in a simulator; never in an evaluator."""
+
+
+@runtime_checkable
+class CompletingPolicy(Protocol):
+    """What a policy whose extras depend on what came after its actions offers besides."""
+
+    def complete(self, fragment: Fragment) -> None:
+        """Change ``fragment.extras`` of a fragment that has just been played to its end."""
+
+
 class NotFinite(FloatingPointError):
     """A loss became infinite or not a number. ``batch`` is what led to it: nested dicts of arrays, to be saved."""
 
@@ -148,19 +173,8 @@ class Trials(Protocol):
         """For one task, with ``slots`` slots."""
 
 
-class Learner(Protocol):
-    """Turns what was played into better weights. Owns network, optimiser, replay and schedules."""
-
-    def learn(self, played: Any, /) -> Metrics:
-        """Take in ``played``, do the updates that are due, and say what happened.
-
-        It is a `Fragment`, or `Outcomes` where the algorithm has `Trials`.
-
-        Always in the result: ``updates`` (gradient steps done by this call). Others by the fixed tags of
-        `docs/metrics.md`, such as ``loss``, ``q_mean``, ``replay_fill`` (0 to 1), ``epsilon``, ``lr``.
-
-        Raises: NotFinite where a loss became infinite or not a number.
-        """
+class Lasting(Protocol):
+    """What all learners have in common: weights for policies, and a state that survives."""
 
     def weights(self) -> Weights:
         """A copy of the weights that policies should run with."""
@@ -177,6 +191,61 @@ class Learner(Protocol):
 
         The key ``"replay"`` may be missing, where checkpoints are made without: the replay then fills anew.
         """
+
+
+class Learner(Lasting, Protocol):
+    """Turns what was played into better weights. Owns network, optimiser, replay and schedules."""
+
+    def learn(self, played: Any, /) -> Metrics:
+        """Take in ``played``, do the updates that are due, and say what happened.
+
+        It is a `Fragment`, or `Outcomes` where the algorithm has `Trials`.
+
+        Always in the result: ``updates`` (gradient steps done by this call). Others by the fixed tags of
+        `docs/metrics.md`, such as ``loss``, ``q_mean``, ``replay_fill`` (0 to 1), ``epsilon``, ``lr``.
+
+        Raises: NotFinite where a loss became infinite or not a number.
+        """
+
+
+class DrawnLearner(Lasting, Protocol):
+    """A learner without a replay of its own: it is given what a `Replay` has drawn. Owns network and optimiser."""
+
+    def learn_drawn(self, drawn: Any) -> tuple[Metrics, Any]:
+        """Do the updates that ``drawn`` (what `Replay.draw` gave, its arrays read-only) is for.
+
+        Returns metrics as `Learner.learn`, and what `Replay.take_back` shall get.
+
+        Raises: NotFinite where a loss became infinite or not a number.
+        """
+
+
+class Replay(Protocol):
+    """Keeps what fragments held and draws what a `DrawnLearner` learns from, in an actor of its own.
+
+    What is drawn and what comes back travel between processes; large arrays in them are not copied on the way.
+    """
+
+    most: int
+    """Updates that one call of `draw` is asked for at most: what is drawn together is drawn by the same priorities."""
+
+    def add(self, fragment: Fragment) -> tuple[int | None, Metrics]:
+        """Take in ``fragment``.
+
+        Returns the updates that it makes due, None for as many as the learner can do from now on, and metrics.
+        """
+
+    def draw(self, updates: int) -> Any:
+        """What ``updates`` gradient steps shall learn from."""
+
+    def take_back(self, returned: Any) -> None:
+        """What `DrawnLearner.learn_drawn` returned, such as new priorities; some of it may be held no longer."""
+
+    def state(self) -> dict[str, Any]:
+        """As `Lasting.state`: what it holds lies under the key ``"replay"``, all the rest beside it."""
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Undo `state`; the key ``"replay"`` may be missing. ``state`` is copied."""
 
 
 @dataclass(frozen=True)
@@ -201,14 +270,19 @@ class Held:
 
 @dataclass(frozen=True)
 class Algorithm:
-    """One algorithm: its settings, and how to make its two halves from a spec and settings."""
+    """One algorithm: its settings, and how to make its two halves from a spec and settings.
+
+    With ``make_replay`` fragments go to a replay in an actor of its own, and the learner is a `DrawnLearner`.
+    """
 
     name: str
     config: type[BaseModel]
     make_policy: Callable[[EnvSpec, Any], Policy]
-    make_learner: Callable[[EnvSpec, Any, LearnerContext], Learner]
+    make_learner: Callable[[EnvSpec, Any, LearnerContext], Learner | DrawnLearner]
     make_trials: Callable[[EnvSpec, Any], Trials] | None = None
     """For algorithms that learn from whole episodes; without it simulators play fragments."""
+    make_replay: Callable[[EnvSpec, Any, LearnerContext], Replay] | None = None
+    """For a replay in an actor of its own, to which fragments go; the learner is a `DrawnLearner` then."""
     memory: Callable[[EnvSpec, Any], Sequence[Held]] | None = None
     """What the learner will hold, from a spec and settings, found without torch; for those that hold much."""
 

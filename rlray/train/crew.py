@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 
 import rlray
+from rlray.algos.types import Place
 from rlray.config.schema import RunConfig
 from rlray.envs.types import EnvSpec
 from rlray.train import seeds
@@ -20,6 +21,7 @@ from rlray.train.learning import LearnerLink
 from rlray.train.measuring import Evaluation, EvaluatorLink
 from rlray.train.plan import Plan
 from rlray.train.players import Players
+from rlray.train.replaying import ReplayedLearnerLink
 from rlray.train.run_state import RunState
 from rlray.train.simulator import SimulatorSetup
 from rlray.train.sources import AlgorithmSource, EnvSource
@@ -50,7 +52,8 @@ class Crew:
         cpus, gpus = plan.learner_cpus, plan.learner_gpus
         steps, keep_replay = config.stop.steps, config.checkpoint.replay
         failures = EnvFailures(config.simulators.max_env_failures)
-        self.learner = LearnerLink(LearnerSetup(spec, algorithm, config.seed, steps, cpus, gpus, folder, keep_replay))
+        setup = LearnerSetup(spec, algorithm, config.seed, steps, cpus, gpus, folder, keep_replay)
+        self.learner = ReplayedLearnerLink(setup, self._sync) if algorithm.has_replay else LearnerLink(setup)
         self.players = _players(config, env, spec, algorithm, plan, folder, failures)
         videos = run_folder / "videos" if config.eval.video else None
         self.evaluator = EvaluatorLink(EvaluatorSetup(env, algorithm, plan.evaluator_cpus), failures, videos)
@@ -139,6 +142,7 @@ def _players(
 
     def simulator(number: int, life: int, stream: int) -> SimulatorSetup:
         who = (number, life, stream, config.seed, sims.envs, sims.fragment_length, plan.simulator_cpus)
-        return SimulatorSetup(env, algorithm, *who, folder, keep_episodes)
+        place = Place(number * sims.envs, sims.envs, sims.count * sims.envs)
+        return SimulatorSetup(env, algorithm, *who, folder, keep_episodes, place)
 
     return Fleet(simulator, plan.simulators, sims.envs * sims.fragment_length, failures)

@@ -27,7 +27,7 @@ class Flow:
     @property
     def idle(self) -> bool:
         """Whether the learner has reported on all that was played to its end."""
-        return not self._finished and self._learner.backlog == 0
+        return not self._finished and self._learner.idle
 
     @property
     def settled(self) -> bool:

@@ -53,6 +53,14 @@ class LearnerLink:
         """Fragments given and not yet reported on."""
         return len(self._learning)
 
+    @property
+    def idle(self) -> bool:
+        """Whether it has reported on everything, and has nothing to do."""
+        return not self._learning
+
+    def go_on(self) -> None:
+        """Do more than what fragments make due, where the algorithm wants that; this one does not."""
+
     def learn(self, played: ObjectRef, stats: RolloutStats, publish: bool) -> None:
         """Hand over the next fragment, or outcomes; ``publish``: with the weights after it."""
         report, weights = self._actor.learn.remote(played, publish)
@@ -60,7 +68,7 @@ class LearnerLink:
 
     def refresh(self) -> None:
         """Wait for everything given so far, and for the weights after it. Nothing may be left to report on."""
-        assert not self._learning
+        assert self.idle
         self.weights, version = self._actor.weights.remote()
         self.version = self.get(version)
 

@@ -25,6 +25,7 @@ class Role(IntEnum):
     TRIAL = 5  # by round, attempt and group of trials
     SHARED = 6  # what all tasks of a run read
     SIMULATION = 7  # without learning, by `rlray simulate`
+    REPLAY = 8  # in an actor of its own
 
 
 def sequence(run_seed: int, role: Role, number: int = 0, life: int = 0, *more: int) -> np.random.SeedSequence:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlray import method
-from rlray.algos.types import Fragment, Policy, Weights
+from rlray.algos.types import CompletingPolicy, Fragment, Place, PlacedPolicy, Policy, Weights
 from rlray.envs.types import VecStep, VectorEnv
 from rlray.train import seeds, threads
 from rlray.train.checkpoint import load_checkpoint
@@ -40,6 +40,7 @@ class SimulatorSetup:
     num_cpus: float
     failures: str = "failures"  # the folder for fragments with numbers that are none
     keep_episodes: bool = True  # whether a checkpoint keeps running episodes where the environment can tell its state
+    place: Place | None = None  # which of the run's environments these are; None: the first of ``envs``
 
     def sequences(self) -> tuple[np.random.SeedSequence, np.random.SeedSequence]:
         """Where the random numbers of the environments and of the policy come from."""
@@ -130,6 +131,10 @@ class Simulator:
             play.first = answer.terminated | answer.truncated | ~answer.valid
             play.vector_steps += 1
         fragment = builder.finish(play.stream, play.sequence, self._obs)
+        if isinstance(self._policy, CompletingPolicy):
+            begin = time.perf_counter()
+            self._policy.complete(fragment)
+            stats.policy_seconds += time.perf_counter() - begin
         who = f"simulator {setup.number}: environment {setup.env.id!r} (seed {play.env_seed})"
         check_fragment(fragment, who, play.vector_steps - setup.fragment_length, Path(setup.failures))
         play.sequence += 1
@@ -194,6 +199,8 @@ class Simulator:
         self._play = PlayState(setup.stream, setup.env_seed, setup.envs)
         self._make()
         self._policy: Policy = setup.algorithm.make_policy(self._env.spec)
+        if isinstance(self._policy, PlacedPolicy):
+            self._policy.place(setup.place or Place(0, setup.envs, setup.envs))
 
     def _make(self) -> None:
         self._env: VectorEnv = self._run("make", self._setup.env.make, self._setup.envs, self._threads)

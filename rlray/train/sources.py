@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from rlray.algos.registry import get_algorithm
-from rlray.algos.types import Algorithm, Learner, LearnerContext, Policy, Trials
+from rlray.algos.types import Algorithm, DrawnLearner, Learner, LearnerContext, Policy, Replay, Trials
 from rlray.config import RunConfig
 from rlray.config.code import make_importable
 from rlray.envs import RegistryTable, export_registry, install_registry, make_single, make_spec, make_vec
@@ -47,11 +47,12 @@ class AlgorithmSource:
         assert algorithm.make_trials is not None
         return algorithm.make_trials(spec, settings)
 
-    def make_learner(self, spec: EnvSpec, context: LearnerContext) -> Learner:
+    def make_learner(self, spec: EnvSpec, context: LearnerContext) -> Learner | DrawnLearner:
         """A learner for environments like ``spec``."""
         algorithm, settings = self._found()
         learner = algorithm.make_learner(spec, settings, context)
-        self._check("learner", learner, "learn", "weights", "state", "load_state")
+        learn = "learn" if algorithm.make_replay is None else "learn_drawn"
+        self._check("learner", learner, learn, "weights", "state", "load_state")
         return learner
 
     def _check(self, half: str, made: object, *methods: str) -> None:
@@ -66,6 +67,17 @@ class AlgorithmSource:
         make_importable(self.code)
         algorithm = get_algorithm(self.name)
         return algorithm, algorithm.config.model_validate(self.settings)
+
+    @property
+    def has_replay(self) -> bool:
+        """Whether fragments go to a replay in an actor of its own."""
+        return self._found()[0].make_replay is not None
+
+    def make_replay(self, spec: EnvSpec, context: LearnerContext) -> Replay:
+        """That replay, for environments like ``spec``."""
+        algorithm, settings = self._found()
+        assert algorithm.make_replay is not None, f"{self.name} has no replay of its own"
+        return algorithm.make_replay(spec, settings, context)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,11 @@ RAINBOW = {
     "prioritized": True,
     "epsilon": 0.0,
 }
+APEX = {
+    **{name: value for name, value in DQN["hyperparameters"].items() if name != "epsilon"},
+    "batches_per_draw": 3,
+    "samples_per_step": 4.0,
+}
 PPO: dict[str, Any] = {
     "algo": "ppo",
     "hyperparameters": {"rollout_steps": 200, "minibatch_size": 50, "normalize_reward": True, "normalize_obs": True},
@@ -93,6 +98,7 @@ CASES: dict[str, dict[str, Any]] = {
     "toy without a state": {"env": "tests.train.toys:Together"},
     "dqn on CartPole": {**DQN, "env": "CartPole-v1"},
     "rainbow on CartPole": {**DQN, "hyperparameters": RAINBOW, "env": "CartPole-v1"},
+    "apex on CartPole": {**DQN, "algo": "apex", "hyperparameters": APEX, "env": "CartPole-v1"},
     "ppo on CartPole": {**PPO, "env": "CartPole-v1"},
     "pqn on CartPole": {**PQN, "env": "CartPole-v1"},
     "es on CartPole": {**ES, "env": "CartPole-v1"},

@@ -32,7 +32,7 @@ def _make_trials(spec: EnvSpec, config: ESConfig) -> ESTrials:
     return ESTrials(spec, config)
 
 
-ALGORITHM = Algorithm("es", ESConfig, _make_policy, _make_learner, _make_trials)
+ALGORITHM = Algorithm("es", ESConfig, _make_policy, _make_learner, make_trials=_make_trials)
 """What `rlray.algos.get_algorithm("es")` returns."""
 
 __all__ = ["ALGORITHM", "ESConfig"]
