@@ -55,6 +55,8 @@ class SACConfig(ReplaySettings):
         for name in ("dueling", "noisy"):
             if getattr(self.network, name):
                 raise ValueError(f"network: {name} is for Q-networks over numbered actions; leave it out")
+        if self.network.layer_norm:
+            raise ValueError("network: layer_norm is not for sac, whose critics share one pass; leave it out")
         if not self.tune_temperature:
             self._without_effect("tune_temperature: false", "true", "target_entropy")
         return self

@@ -111,6 +111,9 @@ def make_networks(spec: EnvSpec, config: NetworkConfig, action_size: int, seed: 
         if config.init == "orthogonal":
             for module in (actor, critics):
                 orthogonal(module, math.sqrt(2))
+            for layer in stacked:
+                if isinstance(layer, Stacked):
+                    layer.orthogonal(math.sqrt(2))
             orthogonal(head, 0.01)
             values.orthogonal(1.0)
     channels_last = {"memory_format": torch.channels_last}

@@ -29,6 +29,7 @@ def test_as_yaml_would_say_it() -> None:
         ({"learningrate": 1e-3}, "Extra inputs are not permitted"),
         ({"learning_rate": -1e-3}, "learning_rate must not be negative"),
         ({"network": {"dueling": True}}, "network: dueling is for Q-networks"),
+        ({"network": {"layer_norm": True}}, "network: layer_norm is not for sac"),
         ({"network": {"noisy": True}}, "network: noisy is for Q-networks"),
         (
             {"tune_temperature": False, "target_entropy": -2.0},

@@ -97,6 +97,20 @@ def test_two_critics_side_by_side_are_two_critics() -> None:
     assert not torch.equal(together[0], together[1])
 
 
+def test_orthogonal_weights() -> None:
+    updater = make(network={"kind": "mlp", "hidden": [8, 8], "init": "orthogonal"})._updater
+    for weight in (*updater.critics.layers[2].weight, updater.actor.body[3].weight):
+        torch.testing.assert_close(weight @ weight.T, 2 * torch.eye(8))
+    assert updater.critics.layers[4].weight.square().sum().item() == pytest.approx(2, rel=1e-4)
+    assert updater.actor.body[5].weight.abs().max().item() <= 0.01
+
+
+def test_memory_is_that_of_the_replay() -> None:
+    assert SAC.memory is not None
+    parts = SAC.memory(Idle.spec, SAC.config.model_validate(SETTINGS))
+    assert sum(part.bytes for part in parts) == make()._replay.memory_bytes()
+
+
 def test_an_update_is_what_the_paper_says() -> None:
     """All gradients of one update, against those of its losses written out."""
     learner = make(discount=0.9, scale_reward=0.5, n_step=2)
