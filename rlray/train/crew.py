@@ -14,6 +14,7 @@ from rlray.train.checkpoint import checked_manifest, load_checkpoint
 from rlray.train.env_failures import EnvFailures
 from rlray.train.evaluator import EvaluatorSetup
 from rlray.train.fleet import Fleet
+from rlray.train.groups import env_of, group_by_number
 from rlray.train.keeping import Keeper
 from rlray.train.learner import LearnerSetup
 from rlray.train.learning import LearnerLink
@@ -46,19 +47,29 @@ class Crew:
         folder = str(checkpoints.absolute().parent / "failures")
         keep_episodes = config.checkpoint.episodes == "keep"
 
+        groups, group_of = config.groups, group_by_number(config.groups)
+        sources = [env_of(group, env) for group in groups]
+        envs_of = [groups[index].envs for index in group_of]
+
         def simulator(number: int, life: int, stream: int) -> SimulatorSetup:
-            envs, length = config.simulators.envs, config.simulators.fragment_length
-            who = (number, life, stream, config.seed, envs, length, plan.simulator_cpus)
-            place = Place(number * envs, envs, config.simulators.count * envs)
-            return SimulatorSetup(env, algorithm, *who, folder, keep_episodes, place)
+            index = group_of[number]
+            group, share = groups[index], plan.groups[index]
+            who = (number, life, stream, config.seed, group.envs, group.fragment_length, share.cpus)
+            name = group.name if len(groups) > 1 else None
+            pace = group.realtime_hz
+            place = Place(sum(envs_of[:number]), group.envs, sum(envs_of))
+            return SimulatorSetup(sources[index], algorithm, *who, folder, keep_episodes, place, name, pace)
 
         cpus, gpus = plan.learner_cpus, plan.learner_gpus
         steps, keep_replay = config.stop.steps, config.checkpoint.replay
-        failures = EnvFailures(config.simulators.max_env_failures)
+        failures = [
+            EnvFailures(group.max_env_failures, f"{config.group_key(index)}.max_env_failures")
+            for index, group in enumerate(groups)
+        ]
         setup = LearnerSetup(spec, algorithm, config.seed, steps, cpus, gpus, folder, keep_replay)
         self.learner = ReplayedLearnerLink(setup, self._sync) if algorithm.has_replay else LearnerLink(setup)
-        self.fleet = Fleet(simulator, plan.simulators, failures)
-        self.evaluator = EvaluatorLink(EvaluatorSetup(env, algorithm, plan.evaluator_cpus), failures)
+        self.fleet = Fleet(simulator, [failures[index] for index in group_of])
+        self.evaluator = EvaluatorLink(EvaluatorSetup(env, algorithm, plan.evaluator_cpus), failures[0])
         self.keeper = Keeper(checkpoints, config.checkpoint.keep)
 
     def start(self) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 from rlray import ObjectRef
 from rlray.config.schema import RunConfig
 from rlray.train.fleet import Fleet, Rollout
+from rlray.train.groups import group_by_number
 from rlray.train.learning import LearnerLink
 from rlray.train.progress import Progress
 from rlray.train.simulator import RolloutStats
@@ -14,13 +15,15 @@ from rlray.train.simulator import RolloutStats
 
 class Flow:
     """Guarantees, ``mode: sync``: round by round; all simulators play one fragment with the same weights, the learner
-    takes the fragments in the order of the simulators. ``mode: async``: no more than one fragment beyond the number of
-    simulators is played, waiting or being learned from.
+    takes the fragments in the order of the simulators. ``mode: async``: of each group, no more than one fragment beyond
+    the number of its simulators is played, waiting or being learned from; nobody waits for another group, and within a
+    group simulators take turns.
     """
 
     def __init__(self, config: RunConfig, fleet: Fleet, learner: LearnerLink, progress: Progress) -> None:
         self._config, self._fleet, self._learner, self._progress = config, fleet, learner, progress
         self._sync = config.mode == "sync"
+        self._group_of = group_by_number(config.groups)
         self._finished: list[tuple[Rollout, RolloutStats]] = []  # not yet given to the learner
         self.collected = 0  # agent steps played, learned from or not yet
 
@@ -43,14 +46,33 @@ class Flow:
         """Ask simulators for fragments: as many as the step limit allows and the learner can soon take."""
         if not self.settled:
             return
-        step, sims = self.collected, self._config.simulators
-        for number in self._fleet.idle():
-            playing = sum(1 for _ in self._fleet.rollouts())
-            if step + playing * sims.envs * sims.fragment_length >= self._config.stop.steps:
-                break
-            if not self._sync and playing + len(self._finished) + self._learner.backlog > len(self._fleet):
-                break  # one fragment more than simulators: enough for the learner never to wait for a message
-            self._fleet.launch(number, self._learner.weights, self._learner.version, step)
+        idle = self._fleet.idle()
+        for number in sorted(idle) if self._sync else idle:  # in fixed order, also after a resume
+            index = self._group_of[number]
+            group = self._config.groups[index]
+            playing = [self._group_of[rollout.number] for rollout in self._fleet.rollouts()]
+            if self.collected + self._coming(playing, index) >= self._config.stop.steps:
+                continue
+            if not self._sync and playing.count(index) + self._waiting(index) > group.count:
+                continue  # one fragment more than simulators: enough for the learner never to wait for a message
+            self._fleet.launch(number, self._learner.weights, self._learner.version, self.collected)
+
+    def _coming(self, playing: Sequence[int], index: int) -> int:
+        """Steps that are sure to come soon: in mode async those of other groups may take long, and are not waited for.
+
+        Args:
+            playing: the groups of the simulators that play.
+            index: the group that asks.
+        """
+        groups = self._config.groups
+        counted = playing if self._sync else [one for one in playing if one == index]
+        return sum(groups[one].envs * groups[one].fragment_length for one in counted)
+
+    def _waiting(self, index: int) -> int:
+        """Fragments of a group that were played and have not been learned from."""
+        simulators = [rollout.number for rollout, _ in self._finished]
+        simulators += [stats.simulator for stats in self._learner.waiting()]
+        return sum(1 for number in simulators if self._group_of[number] == index)
 
     def under_way(self) -> list[ObjectRef]:
         """References worth waiting for."""

@@ -13,12 +13,11 @@ from typing import Any
 import rlray
 from rlray.config import RunConfig, load_config
 from rlray.core.resources import count_cpus, count_gpus
-from rlray.envs import EnvError, EnvSpec
 from rlray.train.checkpoint_folder import checkpoint_to_resume
 from rlray.train.console import Console
 from rlray.train.evaluator import EvalResult
 from rlray.train.experiment import Experiment
-from rlray.train.failures import EnvironmentFailed
+from rlray.train.groups import spec_of
 from rlray.train.interrupts import leave_cleanly
 from rlray.train.metrics import MetricsWriter
 from rlray.train.plan import Plan, make_plan
@@ -160,27 +159,13 @@ def resolve(
     return checked, source
 
 
-def spec_of(config: RunConfig, source: EnvSource) -> EnvSpec:
-    """The spaces of the run's environment.
-
-    Raises: ConfigError for an unknown environment or setting; EnvironmentFailed where it raises when it is made.
-    """
-    try:
-        return source.spec()
-    except EnvError as error:
-        raise EnvironmentFailed.during("make", source.id, "before the run", 0, 0, error) from error
-    except (TypeError, ValueError) as error:
-        raise config.error("env", str(error)) from error
-
-
 def plan_for(config: RunConfig) -> Plan:
     """The resources for a run on the runtime that is there, or on the one that would be started."""
     if rlray.is_initialized():
         total: Mapping[str, float] = rlray.cluster_resources()
     else:
         total = {"CPU": config.engine.num_cpus or count_cpus(), "GPU": count_gpus()}
-    sims, learner = config.simulators, config.learner
-    return make_plan(sims.count, sims.num_cpus, learner.num_cpus, learner.num_gpus, total)
+    return make_plan(config.groups, config.learner, total)
 
 
 @contextmanager

@@ -41,10 +41,10 @@ class RunState:
     def __init__(self, config: RunConfig, records: Records) -> None:
         self._config = config
         self._records = records
-        self.progress = Progress()
+        self.progress = Progress(config.groups if config.has_sources else ())
         self.evaluations = 0  # begun
         self.last_evaluation: EvalResult | None = None
-        round_steps = config.simulators.envs * config.simulators.fragment_length * config.simulators.count
+        round_steps = sum(group.count * group.envs * group.fragment_length for group in config.groups)
         self.record_marks = Marks(max(round_steps, config.stop.steps // MAX_RECORDS))
         self.eval_marks = Marks(config.eval.every)
         self.checkpoint_marks = Marks(config.checkpoint.every)
