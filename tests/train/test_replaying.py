@@ -39,6 +39,7 @@ def test_every_fragment_goes_in_once_and_every_update_is_done_and_comes_back(run
     assert played.experiment.progress.steps == replay["steps"] == 800
     assert replay["given"] == replay["back"] == learned == played.experiment.progress.version == 20 * 5
     assert played.of("replay/fill")[-1] == 0.5
+    assert replay["numbers"] == list(range(-8007, -7999)), "each policy knew its place, and completed its fragments"
 
 
 def test_in_mode_sync_equal_runs_are_equal_also_when_resumed(run: Run) -> None:

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from pydantic import BaseModel, ConfigDict
 
-from rlray.algos.types import Algorithm, Fragment, LearnerContext, Metrics, Weights
+from rlray.algos.types import Algorithm, Fragment, LearnerContext, Metrics, Place, Weights
 from rlray.envs.types import EnvSpec
 
 
@@ -236,6 +236,19 @@ class LedgerSettings(CountingSettings):
     most: int = 2
 
 
+class NumberedPolicy(CountingPolicy):
+    """Keeps with each step the number of its environment in the run, and turns it around once all is played."""
+
+    def place(self, place: Place) -> None:
+        self.numbers = np.arange(place.first, place.first + place.envs) + 1000 * place.total
+
+    def act(self, obs: Any, step: int, rng: np.random.Generator) -> tuple[Any, dict[str, Any]]:
+        return super().act(obs, step, rng)[0], {"number": self.numbers}
+
+    def complete(self, fragment: Fragment) -> None:
+        fragment.extras["number"] = -fragment.extras["number"]
+
+
 class LedgerReplay:
     """Gives out numbers, one for each update, and wants each of them back once; it checks what comes in."""
 
@@ -244,10 +257,12 @@ class LedgerReplay:
         self.fragments = CountingLearner(spec, CountingSettings(), context)
         self.rng = np.random.default_rng(context.seed)
         self.steps = self.given = self.back = 0
+        self.numbers: set[int] = set()  # of the environments that fragments came from
 
     def add(self, fragment: Fragment) -> tuple[int | None, Metrics]:
         self.fragments.learn(fragment)
         self.steps += fragment.steps
+        self.numbers |= set(np.unique(fragment.extras["number"]).tolist())
         return self.settings.due, {"replay_fill": 0.5}
 
     def draw(self, updates: int) -> dict[str, Any]:
@@ -261,13 +276,14 @@ class LedgerReplay:
         self.back += len(returned)
 
     def state(self) -> dict[str, Any]:
-        counts = {"steps": self.steps, "given": self.given, "back": self.back}
+        counts = {"steps": self.steps, "given": self.given, "back": self.back, "numbers": sorted(self.numbers)}
         fragments = self.fragments.state()
         replay = fragments.pop("replay")
         return {**counts, "fragments": fragments, "rng": self.rng.bit_generator.state, "replay": replay}
 
     def load_state(self, state: Any) -> None:
         self.steps, self.given, self.back = state["steps"], state["given"], state["back"]
+        self.numbers = set(state["numbers"])
         self.fragments.load_state({**state["fragments"], **({"replay": state["replay"]} if "replay" in state else {})})
         self.rng.bit_generator.state = state["rng"]
 
@@ -295,7 +311,7 @@ class LedgerLearner:
         self.count, self.luck = state["count"], state["luck"]
 
 
-LEDGER = Algorithm("ledger", LedgerSettings, CountingPolicy, LedgerLearner, LedgerReplay)
+LEDGER = Algorithm("ledger", LedgerSettings, NumberedPolicy, LedgerLearner, LedgerReplay)
 
 
 class ShortOrLong(gymnasium.Env[Any, Any]):
