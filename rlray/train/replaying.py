@@ -50,8 +50,8 @@ class ReplayedLearnerLink(LearnerLink):
     Guarantees, ``mode: sync``: fragments go in in the order given; then what each made due is drawn and learned from,
     draw by draw, each by the priorities that the one before led to. ``mode: async``: the next draw is under way while
     the learner learns from one, so that priorities are up to `AHEAD` draws old, and fragments go in meanwhile. A
-    fragment counts as learned from when the updates that it made due are done, and is one of those `waiting` until then;
-    where the replay sets no ratio, when it is in the replay.
+    fragment counts as learned from when the updates that it made due are done, and is among those `waiting` until
+    then; where the replay sets no ratio, when it is in the replay.
 
     Raises, in all that waits: as `LearnerLink`; ReplayDied where the replay's process is gone.
     """
