@@ -109,17 +109,26 @@ def _apply(override: str, values: dict[str, Any], origins: Origins) -> list[Prob
     if parsed.problems:
         return [Problem(problem.message, place) for problem in parsed.problems]
     section: Any = values
-    for depth, part in enumerate(path[:-1], start=1):
-        inner = section.get(part)
+    for depth in range(1, len(path)):
+        part, index = path[depth - 1], path[depth]
+        inner = section[part] if isinstance(part, int) else section.get(part)
         if isinstance(inner, list):
-            return [Problem(f"{'.'.join(map(str, path[:depth]))!r} is a list; give the whole list anew", place)]
-        if not isinstance(inner, dict):
+            if not _is_section_of(inner, index):
+                name = ".".join(map(str, path[:depth]))
+                return [Problem(f"{name!r} is a list; give it anew, or name one of its sections by number", place)]
+            path = (*path[:depth], int(index), *path[depth + 1 :])
+        elif not isinstance(inner, dict):
             inner = section[part] = {}
             origins.replace(path[:depth], place)
         section = inner
     section[path[-1]] = parsed.value
     origins.replace(path, place)
     return []
+
+
+def _is_section_of(items: list[Any], index: str | int) -> bool:
+    """Whether ``index`` is the number of an item that holds keys."""
+    return str(index).isdigit() and int(index) < len(items) and isinstance(items[int(index)], dict)
 
 
 def _shown(path: Path) -> str:

@@ -50,7 +50,7 @@ def _sections(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
     """The models in ``model`` that have keys of their own, each once, with the names of the fields that take it."""
     takers: dict[type[BaseModel], list[str]] = {}
     for name, field in model.model_fields.items():
-        for section in models_in(field.annotation):
+        for section in dict.fromkeys(models_in(field.annotation)):
             if section.model_fields:
                 takers.setdefault(section, []).append(name)
     for section, names in takers.items():
@@ -67,7 +67,9 @@ def _table(model: type[BaseModel]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for name, field in model.model_fields.items():
         inner = models_in(field.annotation)
-        kind = "keys" if inner else _kind(schema["properties"][name], schema)
+        described = schema["properties"][name]
+        several = any(one.get("type") == "array" for one in described.get("oneOf", []))
+        kind = ("keys, or a list of such" if several else "keys") if inner else _kind(described, schema)
         default = "required" if field.is_required() else _default(field.get_default(call_default_factory=True))
         meaning = field.description or (inspect.getdoc(inner[0]) if inner else None) or ""
         cells = [f"`{name}`", kind, default, " ".join(meaning.split())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -9,10 +10,12 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     JsonValue,
     PrivateAttr,
     SerializeAsAny,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -43,8 +46,14 @@ class Section(BaseModel):
 
 
 class SimulatorsConfig(Section):
-    """The actors that step environments."""
+    """The actors that step environments: one group of equals, or a list of groups that differ (several sources)."""
 
+    name: str = Field(default="main", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    """What the metrics of a group are called after; the groups of a list need names of their own."""
+    env: str | None = Field(default=None, min_length=1)
+    """The group's environment, of the same spaces as the run's; null is the run's."""
+    env_settings: dict[str, JsonValue] = Field(default_factory=dict)
+    """Keyword arguments for it; where it is the run's environment, over the run's, key by key."""
     count: Count = 1
     """How many simulator actors run side by side; for algorithms that play by tasks (`es`), tasks of each round."""
     envs: Count = 8
@@ -54,7 +63,21 @@ class SimulatorsConfig(Section):
     num_cpus: Amount = "auto"
     """CPUs of each simulator or task; `auto` is one, or simulators' share of half a machine that is too small."""
     max_env_failures: Whole = Field(default=3, ge=0)
-    """Exceptions of environments that a run survives: each costs a fragment and starts its simulator anew."""
+    """Exceptions of the group's environments that a run survives: each costs a fragment and starts its simulator anew.
+    Those in evaluations count with the first group's."""
+    realtime_hz: Finite | None = Field(default=None, gt=0)
+    """Steps of each environment per second of wall-clock time, at most; null is as fast as it goes."""
+
+
+def _how_many(value: Any) -> str:
+    return "several" if isinstance(value, list) else "one"
+
+
+Groups = Annotated[
+    Annotated[SimulatorsConfig, Tag("one")] | Annotated[list[SimulatorsConfig], Tag("several")],
+    Discriminator(_how_many),
+]
+"""A union that is told apart before it is looked into, so that errors speak of what was written."""
 
 
 class LearnerConfig(Section):
@@ -153,7 +176,7 @@ class RunConfig(Section):
     """A bundled algorithm (`dqn`), or `package.module:MyAlgo`."""
     hyperparameters: SerializeAsAny[BaseModel] = _NotGiven()
     """The algorithm's settings; its own page says what they are."""
-    simulators: SimulatorsConfig = SimulatorsConfig()
+    simulators: Groups = SimulatorsConfig()
     learner: LearnerConfig = LearnerConfig()
     stop: StopConfig
     eval: EvalConfig = EvalConfig()
@@ -165,6 +188,20 @@ class RunConfig(Section):
     """The folder in which run folders are made."""
 
     _origins: Origins = PrivateAttr(default_factory=Origins)
+
+    @property
+    def groups(self) -> list[SimulatorsConfig]:
+        """The groups of simulators, in order: simulators are numbered through all of them."""
+        return self.simulators if isinstance(self.simulators, list) else [self.simulators]
+
+    def group_key(self, index: int) -> str:
+        """Where group ``index`` stands: what messages about it begin with."""
+        return f"simulators.{index}" if isinstance(self.simulators, list) else "simulators"
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether groups are told apart in the metrics: where there is a list of them, or one that is paced."""
+        return isinstance(self.simulators, list) or self.simulators.realtime_hz is not None
 
     @classmethod
     def from_dict(
@@ -202,7 +239,7 @@ class RunConfig(Section):
 
             raise config.error("env", "unknown environment 'Pnog'") from error
         """
-        path: KeyPath = tuple(key.split("."))
+        path: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.split("."))
         return ConfigError([Problem(message, self._origins.of(path))])
 
     @field_validator("code")
@@ -234,13 +271,19 @@ class RunConfig(Section):
 
     @field_validator("simulators")
     @classmethod
-    def _check_simulators(cls, value: SimulatorsConfig, info: ValidationInfo) -> SimulatorsConfig:
+    def _check_groups(cls, value: Any, info: ValidationInfo) -> Any:
         from rlray.algos.registry import get_algorithm
 
         algo = info.data.get("algo")
-        length, default = value.fragment_length, SimulatorsConfig.model_fields["fragment_length"].default
-        if algo is not None and get_algorithm(algo).make_trials is not None and length != default:
-            raise ValueError(f"fragment_length {length} has no effect: {algo} plays whole episodes; leave it out")
+        if algo is not None and get_algorithm(algo).make_trials is not None:
+            return _fit_for_tasks(value, algo)
+        if isinstance(value, list):
+            if not value:
+                raise ValueError("the list holds no group; write at least one, or leave simulators out")
+            twice = [name for name, count in Counter(group.name for group in value).items() if count > 1]
+            if twice:
+                places = [str(index) for index, group in enumerate(value) if group.name == twice[0]]
+                raise ValueError(f"groups {' and '.join(places)} are both called {twice[0]!r}; give each its own name")
         return value
 
     @field_validator("eval")
@@ -250,6 +293,17 @@ class RunConfig(Section):
         if stop is not None and stop.eval_return is not None and value.every is None:
             raise ValueError("every must be a number of steps, not null, since stop.eval_return waits for evaluations")
         return value
+
+
+def _fit_for_tasks(value: Any, algo: str) -> Any:
+    """Where tasks play there is one group, without what only simulators have."""
+    if isinstance(value, list):
+        raise ValueError(f"must be one group, not a list: {algo} plays whole episodes by tasks, and has one source")
+    for name in ("fragment_length", "realtime_hz"):
+        given, default = getattr(value, name), SimulatorsConfig.model_fields[name].default
+        if given != default:
+            raise ValueError(f"{name} {given} has no effect: {algo} plays whole episodes; leave it out")
+    return value
 
 
 def _settings_of(algo: Any) -> type[BaseModel] | None:

@@ -141,7 +141,22 @@ class Console:
             for label, tag in _SHOWN
             if tag in values
         ]
-        return [row for row in (progress, results, details) if row]
+        return [row for row in (progress, results, self._sources(), details) if row]
+
+    def _sources(self) -> list[str]:
+        """Each source in a few words, where there are several."""
+        if not self._config.has_sources:
+            return []
+        words = []
+        for group in self._config.groups:
+            speed = self._values.get(f"time/source/{group.name}/steps_per_second")
+            hertz = self._values.get(f"time/source/{group.name}/hz")
+            mean = self._values.get(f"source/{group.name}/return_mean")
+            found = [] if speed is None else [f"{_number(speed)} steps/s"]
+            found += [] if hertz is None else [f"{hertz:.1f} of {group.realtime_hz:g} Hz"]
+            found += [] if mean is None else [f"return {mean:.2f}"]
+            words += [f"{group.name}: {', '.join(found)}"] if found else []
+        return words
 
     def _clock(self) -> str:
         left = self._left()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import rlray
@@ -15,6 +16,7 @@ from rlray.train.checkpoint import checked_manifest, load_checkpoint
 from rlray.train.env_failures import EnvFailures
 from rlray.train.evaluator import EvaluatorSetup
 from rlray.train.fleet import Fleet
+from rlray.train.groups import env_of, group_by_number
 from rlray.train.keeping import Keeper
 from rlray.train.learner import LearnerSetup
 from rlray.train.learning import LearnerLink
@@ -51,12 +53,15 @@ class Crew:
         folder = str(run_folder / "failures")
         cpus, gpus = plan.learner_cpus, plan.learner_gpus
         steps, keep_replay = config.stop.steps, config.checkpoint.replay
-        failures = EnvFailures(config.simulators.max_env_failures)
+        failures = [
+            EnvFailures(group.max_env_failures, f"{config.group_key(index)}.max_env_failures")
+            for index, group in enumerate(config.groups)
+        ]
         setup = LearnerSetup(spec, algorithm, config.seed, steps, cpus, gpus, folder, keep_replay)
         self.learner = ReplayedLearnerLink(setup, self._sync) if algorithm.has_replay else LearnerLink(setup)
         self.players = _players(config, env, spec, algorithm, plan, folder, failures)
         videos = run_folder / "videos" if config.eval.video else None
-        self.evaluator = EvaluatorLink(EvaluatorSetup(env, algorithm, plan.evaluator_cpus), failures, videos)
+        self.evaluator = EvaluatorLink(EvaluatorSetup(env, algorithm, plan.evaluator_cpus), failures[0], videos)
         self.keeper = Keeper(checkpoints, config.checkpoint.keep)
 
     def start(self) -> None:
@@ -131,18 +136,24 @@ def _players(
     algorithm: AlgorithmSource,
     plan: Plan,
     folder: str,
-    failures: EnvFailures,
+    failures: Sequence[EnvFailures],
 ) -> Players:
-    """Tasks where the algorithm has trials, else simulators."""
-    sims = config.simulators
+    """Tasks where the algorithm has trials, else simulators; ``failures`` are those of each group."""
+    groups, group_of = config.groups, group_by_number(config.groups)
     if algorithm.has_trials:
-        told = TrialSetup(uuid.uuid4().hex, env, spec, algorithm, config.seed, sims.envs, folder)
-        return TaskFleet(told, plan.simulators, plan.simulator_cpus, failures)
+        told = TrialSetup(uuid.uuid4().hex, env, spec, algorithm, config.seed, groups[0].envs, folder)
+        return TaskFleet(told, plan.groups[0].simulators, plan.groups[0].cpus, failures[0])
     keep_episodes = config.checkpoint.episodes == "keep"
+    sources = [env_of(group, env) for group in groups]
+    envs_of = [groups[index].envs for index in group_of]
 
     def simulator(number: int, life: int, stream: int) -> SimulatorSetup:
-        who = (number, life, stream, config.seed, sims.envs, sims.fragment_length, plan.simulator_cpus)
-        place = Place(number * sims.envs, sims.envs, sims.count * sims.envs)
-        return SimulatorSetup(env, algorithm, *who, folder, keep_episodes, place)
+        index = group_of[number]
+        group, share = groups[index], plan.groups[index]
+        who = (number, life, stream, config.seed, group.envs, group.fragment_length, share.cpus)
+        name = group.name if len(groups) > 1 else None
+        place = Place(sum(envs_of[:number]), group.envs, sum(envs_of))
+        return SimulatorSetup(sources[index], algorithm, *who, folder, keep_episodes, place, name, group.realtime_hz)
 
-    return Fleet(simulator, plan.simulators, sims.envs * sims.fragment_length, failures)
+    steps = [groups[index].envs * groups[index].fragment_length for index in group_of]
+    return Fleet(simulator, steps, [failures[index] for index in group_of])

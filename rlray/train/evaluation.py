@@ -11,7 +11,8 @@ from rlray.train import seeds
 from rlray.train.checkpoint import CheckpointError, load_checkpoint
 from rlray.train.checkpoint_folder import latest_checkpoint
 from rlray.train.evaluator import EvalResult, Evaluator, EvaluatorSetup
-from rlray.train.run import resolve, spec_of
+from rlray.train.groups import env_spec
+from rlray.train.run import resolve
 from rlray.train.run_folder import RunFolder
 from rlray.train.sources import AlgorithmSource
 
@@ -44,7 +45,7 @@ def evaluate(
     """
     folder = RunFolder.open(run)
     config, source = resolve(folder.load_config(), env)
-    spec_of(config, source)  # an unknown environment is a matter of the configuration
+    env_spec(config, source)  # an unknown environment is a matter of the configuration
     path = find_checkpoint(folder, checkpoint)
     weights = load_checkpoint(path, ["weights"])["weights"]
     algorithm = AlgorithmSource.of(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,37 +31,47 @@ class _Slot:
     actor: Any
     life: int = 0
     deaths_in_row: int = 0
+    asked: int = 0  # the number of the last rollout asked of it, over all simulators
     rollout: Rollout | None = None
 
 
 class Fleet:
-    """``count`` simulators, each with at most one rollout under way, once `begin` has created them.
+    """Simulators, each with at most one rollout under way, once `begin` has created them.
 
     Guarantees: a simulator that dies costs the fragment it was playing and no more: it is replaced by a fresh one
-    with new seeds and a new stream; so is one whose environment raises, as often as ``failures`` allows. One that dies
-    `MAX_DEATHS` times in a row is an error instead.
+    with new seeds and a new stream; so is one whose environment raises, as often as its ``failures`` allow. One that
+    dies `MAX_DEATHS` times in a row is an error instead.
+
+    Args:
+        steps: agent steps of a fragment, for each simulator.
+        failures: one for each simulator, which those of a group share.
     """
 
     shared = None
 
-    def __init__(self, make_setup: MakeSetup, count: int, steps_each: int, failures: EnvFailures) -> None:
+    def __init__(self, make_setup: MakeSetup, steps: Sequence[int], failures: Sequence[EnvFailures]) -> None:
         self._make_setup = make_setup
-        self._count = count
-        self._failures = failures
-        self.steps_each = steps_each
+        self._count = len(failures)
+        self._steps, self._failures = steps, failures
+        self._asked = 0
         self._streams = 0  # numbers given so far
         self._slots: list[_Slot] = []
 
     def __len__(self) -> int:
         return self._count
 
+    def steps_of(self, number: int) -> int:
+        """Agent steps of a fragment of simulator ``number``."""
+        return self._steps[number]
+
     def begin(self) -> None:
         """Create the simulators."""
         self._slots = [_Slot(self._create(number, 0)) for number in range(self._count)]
 
     def idle(self) -> list[int]:
-        """Numbers of the simulators without a rollout under way, in order."""
-        return [number for number, slot in enumerate(self._slots) if slot.rollout is None]
+        """Numbers of the simulators without a rollout under way: the one that was asked longest ago comes first."""
+        idle = [number for number, slot in enumerate(self._slots) if slot.rollout is None]
+        return sorted(idle, key=lambda number: self._slots[number].asked)
 
     def rollouts(self) -> Iterator[Rollout]:
         """The rollouts under way, in the order of the simulators."""
@@ -72,6 +82,8 @@ class Fleet:
         slot = self._slots[number]
         fragment, stats = slot.actor.rollout.remote(weights, version, step)
         slot.rollout = Rollout(number, fragment, stats)
+        self._asked += 1
+        slot.asked = self._asked
 
     def collect(self, rollout: Rollout) -> RolloutStats | None:
         """The stats of a rollout that is ready; None if it is not to be learned from: its simulator died or failed, and
@@ -172,25 +184,26 @@ class Fleet:
         except RayActorError as error:
             self._replace(number, error)
         except RayTaskError as error:
-            ours = translated(error, SimulatorFailed, f"simulator {number}")
+            who = self._make_setup(number, 0, 0).who
+            ours = translated(error, SimulatorFailed, who)
             if not isinstance(ours, EnvironmentFailed):
                 raise ours from error
             ours.__cause__ = error
-            self._failures.survived(ours, f"life {self._slots[number].life + 1} of simulator {number} begins")
+            self._failures[number].survived(ours, f"life {self._slots[number].life + 1} of {who} begins")
             self._next_life(number)
         return None
 
     def _replace(self, number: int, error: RayActorError) -> None:
         slot = self._slots[number]
         slot.deaths_in_row += 1
+        setup = self._make_setup(number, slot.life, 0)
         if slot.deaths_in_row >= MAX_DEATHS:
-            setup = self._make_setup(number, slot.life, 0)
             raise SimulatorFailed(
-                f"simulator {number} (environment {setup.env.id!r}, seed {setup.env_seed}) died {slot.deaths_in_row} "
+                f"{setup.who} (environment {setup.env.id!r}, seed {setup.env_seed}) died {slot.deaths_in_row} "
                 f"times in a row without delivering a fragment; the last time: {error}. What its processes printed is "
                 "in the log folder of the run"
             ) from error
-        log.warning("simulator %d died (%s); its fragment is lost, life %d begins", number, error, slot.life + 1)
+        log.warning("%s died (%s); its fragment is lost, life %d begins", setup.who, error, slot.life + 1)
         self._next_life(number)
 
     def _next_life(self, number: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Set
 
 from rlray import ObjectRef
 from rlray.config.schema import RunConfig
+from rlray.train.groups import group_by_number
 from rlray.train.learning import LearnerLink
 from rlray.train.players import Players, Rollout
 from rlray.train.progress import Progress
@@ -14,13 +15,15 @@ from rlray.train.simulator import RolloutStats
 
 class Flow:
     """Guarantees, ``mode: sync``: round by round; all simulators play one fragment with the same weights, the learner
-    takes the fragments in the order of the simulators. ``mode: async``: no more than one fragment beyond the number of
-    simulators is played, waiting or being learned from. For tasks instead of simulators it is the same.
+    takes the fragments in the order of the simulators. ``mode: async``: of each group, no more than one fragment beyond
+    the number of its simulators is played, waiting or being learned from; nobody waits for another group, and within a
+    group simulators take turns. For tasks instead of simulators it is the same.
     """
 
     def __init__(self, config: RunConfig, fleet: Players, learner: LearnerLink, progress: Progress) -> None:
         self._config, self._fleet, self._learner, self._progress = config, fleet, learner, progress
         self._sync = config.mode == "sync"
+        self._group_of = group_by_number(config.groups)[: len(fleet)]
         self._finished: list[tuple[Rollout, RolloutStats]] = []  # not yet given to the learner
         self.collected = 0  # agent steps played, learned from or not yet
 
@@ -43,14 +46,24 @@ class Flow:
         """Ask simulators for fragments: as many as the step limit allows and the learner can soon take."""
         if not self.settled:
             return
-        step, each = self.collected, self._fleet.steps_each
-        for number in self._fleet.idle():
-            playing = sum(1 for _ in self._fleet.rollouts())
-            if step + playing * each >= self._config.stop.steps:
-                break
-            if not self._sync and playing + len(self._finished) + self._learner.backlog > len(self._fleet):
-                break  # one fragment more than simulators: enough for the learner never to wait for a message
-            self._fleet.launch(number, self._learner.weights, self._learner.version, step)
+        idle = self._fleet.idle()
+        for number in sorted(idle) if self._sync else idle:  # in fixed order, also after a resume
+            group = self._group_of[number]
+            playing = [rollout.number for rollout in self._fleet.rollouts()]
+            beside = [one for one in playing if self._group_of[one] == group]
+            # Steps that are sure to come soon: in mode async other groups may take long, and are not waited for.
+            coming = sum(map(self._fleet.steps_of, playing if self._sync else beside))
+            if self.collected + coming >= self._config.stop.steps:
+                continue
+            if not self._sync and len(beside) + self._waiting(group) > self._group_of.count(group):
+                continue  # one fragment more than simulators: enough for the learner never to wait for a message
+            self._fleet.launch(number, self._learner.weights, self._learner.version, self.collected)
+
+    def _waiting(self, group: int) -> int:
+        """Fragments of a group that were played and have not been learned from."""
+        simulators = [rollout.number for rollout, _ in self._finished]
+        simulators += [stats.simulator for stats in self._learner.waiting()]
+        return sum(1 for number in simulators if self._group_of[number] == group)
 
     def under_way(self) -> list[ObjectRef]:
         """References worth waiting for."""

@@ -49,17 +49,16 @@ class LearnerLink:
         self._actor = self._create()
 
     @property
-    def backlog(self) -> int:
-        """Fragments given and not yet reported on."""
-        return len(self._learning)
-
-    @property
     def idle(self) -> bool:
         """Whether it has reported on everything, and has nothing to do."""
         return not self._learning
 
     def go_on(self) -> None:
         """Do more than what fragments make due, where the algorithm wants that; this one does not."""
+
+    def waiting(self) -> Iterator[RolloutStats]:
+        """The stats of the fragments given and not yet reported on."""
+        return (stats for _, _, stats in self._learning)
 
     def learn(self, played: ObjectRef, stats: RolloutStats, publish: bool) -> None:
         """Hand over the next fragment, or outcomes; ``publish``: with the weights after it."""

@@ -45,11 +45,12 @@ def parts_of(config: RunConfig, spec: EnvSpec, plan: Plan) -> list[Part]:
     memory = get_algorithm(config.algo).memory
     held = memory(spec, config.hyperparameters) if memory else ()
     parts = [Part(one.what, one.bytes, f"hyperparameters.{one.setting}", one.value) for one in held]
-    players = plan.tasks_at_once if plan.tasks else plan.simulators
-    if not plan.tasks:
-        length = config.simulators.fragment_length
-        fragments = (players + 1) * fragment_bytes(spec, length, config.simulators.envs)
-        parts.append(Part("fragments", fragments, "simulators.fragment_length", length))
+    players = plan.tasks_at_once or sum(share.simulators for share in plan.groups)
+    if not plan.tasks_at_once:
+        for index, group in enumerate(config.groups):
+            fragments = (group.count + 1) * fragment_bytes(spec, group.fragment_length, group.envs)
+            key = f"{config.group_key(index)}.fragment_length"
+            parts.append(Part("fragments", fragments, key, group.fragment_length))
     parts.append(Part("processes", BASE_BYTES + ACTOR_BYTES * (players + 1)))
     return sorted(parts, key=lambda part: -part.bytes)
 

@@ -145,10 +145,12 @@ def _second_of(file: Path) -> int:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, bool | int | float | str]]:
-    """Nested settings as dotted keys and plain values; lists and None as text."""
+    """Nested settings as dotted keys and plain values; lists and None as text, mappings in a list by their index."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            yield from flat(dict(zip(map(str, range(len(value))), value, strict=True)), f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value if isinstance(value, (bool, int, float, str)) else str(value)
 

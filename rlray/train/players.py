@@ -28,20 +28,19 @@ class Players(Protocol):
         """What the learner, too, shall read; None where there is no such thing."""
 
     @property
-    def steps_each(self) -> int:
-        """Agent steps of a rollout, as far as that is known before it is played."""
-
-    @property
     def playing(self) -> bool:
         """Whether `begin` or `restore` was called, and `close` was not after it."""
 
     def __len__(self) -> int: ...
 
+    def steps_of(self, number: int) -> int:
+        """Agent steps of a rollout of place ``number``, as far as that is known before it is played."""
+
     def begin(self) -> None:
         """Get ready, from the beginning."""
 
     def idle(self) -> list[int]:
-        """Places without a rollout under way, in order."""
+        """Places without a rollout under way, the one that was asked longest ago first."""
 
     def rollouts(self) -> Iterator[Rollout]:
         """The rollouts under way, in the order of the places."""

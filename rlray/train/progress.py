@@ -10,48 +10,14 @@ from typing import Any
 import numpy as np
 
 from rlray.algos.types import Metrics
+from rlray.config.schema import SimulatorsConfig
+from rlray.train.episodes import Episodes
 from rlray.train.learner import LearnReport
 from rlray.train.simulator import RolloutStats
-
-WINDOW = 100
-"""Training episodes that the reported means look back on."""
-
+from rlray.train.source_metrics import SourceMetrics
 
 RATE_SECONDS = 10.0
 """How long the reported speeds look back."""
-
-
-class Episodes:
-    """The training episodes that have ended: how many, and the means over the last `WINDOW` of them."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._returns: deque[float] = deque(maxlen=WINDOW)
-        self._lengths: deque[int] = deque(maxlen=WINDOW)
-
-    def add(self, returns: Sequence[float], lengths: Sequence[int]) -> None:
-        """Raw returns and lengths in agent steps, in the order of ending."""
-        self.count += len(returns)
-        self._returns.extend(returns)
-        self._lengths.extend(lengths)
-
-    def state(self) -> dict[str, Any]:
-        """For `load_state`."""
-        return {"count": self.count, "returns": list(self._returns), "lengths": list(self._lengths)}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Undo `state`."""
-        self.count = state["count"]
-        self._returns = deque(state["returns"], maxlen=WINDOW)
-        self._lengths = deque(state["lengths"], maxlen=WINDOW)
-
-    def metrics(self) -> Metrics:
-        """Under ``train/``; the means once there is an episode."""
-        found: Metrics = {"train/episodes": float(self.count)}
-        if self._returns:
-            found["train/return_mean"] = float(np.mean(self._returns))
-            found["train/episode_length"] = float(np.mean(self._lengths))
-        return found
 
 
 class Progress:
@@ -59,16 +25,19 @@ class Progress:
 
     Everything in a record but the tags under ``time/`` follows from the fragments alone, so that two equal runs give
     equal records.
+
+    Args:
+        sources: the groups of simulators that the records tell apart.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sources: Sequence[SimulatorsConfig] = ()) -> None:
         self.steps = 0  # agent steps learned from
         self.episodes = Episodes()
         self.version = 0  # gradient steps
-        self.begun = time.monotonic()
+        self._sources = SourceMetrics(sources)
         self._rollouts = 0  # learned from, by this process
-        # (time, steps, updates, rollouts) of the records that rates look back on
-        self._marks = deque([(self.begun, 0, 0, 0)])
+        self.begun = time.monotonic()
+        self._marks = deque([self._mark(self.begun)])  # of the records that rates look back on
         self._reports: list[LearnReport] = []
         self._stats: list[RolloutStats] = []
         self._lags: list[int] = []
@@ -80,6 +49,7 @@ class Progress:
         self.version = report.version
         self._rollouts += 1
         self.episodes.add(stats.returns, stats.lengths)
+        self._sources.add(stats)
         self._reports.append(report)
         self._stats.append(stats)
         self._lags.append(max(0, before - stats.version))
@@ -100,14 +70,15 @@ class Progress:
         steps = sum(stats.steps for stats in self._stats)
         busy = sum(report.busy_seconds for report in self._reports)
         idle = sum(report.idle_seconds for report in self._reports)
-        self._marks.append((now, self.steps, self.version, self._rollouts))
+        self._marks.append(self._mark(now))
         while len(self._marks) > 2 and self._marks[1][0] < now - RATE_SECONDS:
             self._marks.popleft()
-        then, steps_then, updates_then, rollouts_then = self._marks[0]
+        then, steps_then, updates_then, rollouts_then, sources_then = self._marks[0]
         took = max(now - then, 1e-9)
         metrics: Metrics = {
             "steps": float(self.steps),
-            **self.episodes.metrics(),
+            **self.episodes.metrics("train"),
+            **self._sources.counts(),
             "learner/updates": float(self.version),
             **{tag_of(name): mean for name, mean in _means([report.metrics for report in self._reports]).items()},
             "time/policy_lag": float(np.mean(self._lags)) if self._lags else 0.0,
@@ -118,6 +89,7 @@ class Progress:
             "time/learner_busy": busy / max(busy + idle, 1e-9),
             "time/env_ms_per_step": 1e3 * sum(stats.env_seconds for stats in self._stats) / max(steps, 1),
             "time/policy_ms_per_step": 1e3 * sum(stats.policy_seconds for stats in self._stats) / max(steps, 1),
+            **self._sources.times(list(zip(self._stats, self._lags, strict=True)), sources_then, took),
         }
         self._reports, self._stats, self._lags = [], [], []
         return metrics
@@ -129,6 +101,7 @@ class Progress:
             "version": self.version,
             "seconds": self.seconds,
             "episodes": self.episodes.state(),
+            "sources": self._sources.state(),
             "reports": [vars(report) for report in self._reports],
             "stats": [vars(stats) for stats in self._stats],
             "lags": list(self._lags),
@@ -138,14 +111,19 @@ class Progress:
         """Undo `state`, but for the clock, which runs on; see `set_clock`."""
         self.steps, self.version = state["steps"], state["version"]
         self.episodes.load_state(state["episodes"])
+        self._sources.load_state(state.get("sources", {}))  # older checkpoints have none
         self._reports = [LearnReport(**report) for report in state["reports"]]
         self._stats = [RolloutStats(**stats) for stats in state["stats"]]
         self._lags = list(state["lags"])
-        self._marks = deque([(time.monotonic(), self.steps, self.version, self._rollouts)])
+        self._marks = deque([self._mark(time.monotonic())])
 
     def set_clock(self, seconds: float) -> None:
         """Let ``seconds`` have gone by until now."""
         self.begun = time.monotonic() - seconds
+
+    def _mark(self, now: float) -> tuple[float, int, int, int, tuple[int, ...]]:
+        """Time, steps, updates, rollouts, and the steps of each source."""
+        return now, self.steps, self.version, self._rollouts, tuple(self._sources.steps)
 
 
 def tag_of(name: str) -> str:

@@ -50,8 +50,8 @@ class ReplayedLearnerLink(LearnerLink):
     Guarantees, ``mode: sync``: fragments go in in the order given; then what each made due is drawn and learned from,
     draw by draw, each by the priorities that the one before led to. ``mode: async``: the next draw is under way while
     the learner learns from one, so that priorities are up to `AHEAD` draws old, and fragments go in meanwhile. A
-    fragment counts as learned from when the updates that it made due are done, and stands in the `backlog` until then;
-    where the replay sets no ratio, when it is in the replay.
+    fragment counts as learned from when the updates that it made due are done, and is among those `waiting` until
+    then; where the replay sets no ratio, when it is in the replay.
 
     Raises, in all that waits: as `LearnerLink`; ReplayDied where the replay's process is gone.
     """
@@ -76,12 +76,11 @@ class ReplayedLearnerLink(LearnerLink):
         self._forget()
 
     @property
-    def backlog(self) -> int:
-        return len(self._adding)
-
-    @property
     def idle(self) -> bool:
         return not self._adding and not self._drawn
+
+    def waiting(self) -> Iterator[RolloutStats]:
+        return (one.stats for one in self._adding)
 
     def learn(self, fragment: ObjectRef, stats: RolloutStats, publish: bool) -> None:
         self._adding.append(_Adding(self._replay.add.remote(fragment), stats))

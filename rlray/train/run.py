@@ -12,14 +12,14 @@ from typing import Any
 
 import rlray
 from rlray.algos import get_algorithm
-from rlray.config import ConfigError, Problem, RunConfig, load_config
+from rlray.config import RunConfig, load_config
 from rlray.core.resources import count_cpus, count_gpus
-from rlray.envs import EnvError, EnvSpec
+from rlray.envs import EnvError
 from rlray.train.checkpoint_folder import checkpoint_to_resume
 from rlray.train.console import Console
 from rlray.train.evaluator import EvalResult
 from rlray.train.experiment import Experiment
-from rlray.train.failures import EnvironmentFailed
+from rlray.train.groups import spec_of
 from rlray.train.interrupts import leave_cleanly
 from rlray.train.memory import check, free_memory, parts_of
 from rlray.train.metrics import MetricsWriter
@@ -177,19 +177,6 @@ def resolve(
     return checked, source
 
 
-def spec_of(config: RunConfig | None, source: EnvSource) -> EnvSpec:
-    """The spaces of the run's environment; ``config`` says where that was written.
-
-    Raises: ConfigError for an unknown environment or setting; EnvironmentFailed where it raises when it is made.
-    """
-    try:
-        return source.spec()
-    except EnvError as error:
-        raise EnvironmentFailed.during("make", source.id, "before the run", 0, 0, error) from error
-    except (TypeError, ValueError) as error:
-        raise (config.error("env", str(error)) if config else ConfigError([Problem(str(error))])) from error
-
-
 def check_video(config: RunConfig, source: EnvSource) -> None:
     """See whether the environment can be drawn, by one picture of it.
 
@@ -213,9 +200,9 @@ def plan_for(config: RunConfig) -> Plan:
         total: Mapping[str, float] = rlray.cluster_resources()
     else:
         total = {"CPU": config.engine.num_cpus or count_cpus(), "GPU": count_gpus()}
-    sims, learner = config.simulators, config.learner
-    make = make_plan if get_algorithm(config.algo).make_trials is None else make_task_plan
-    return make(sims.count, sims.num_cpus, learner.num_cpus, learner.num_gpus, total)
+    if get_algorithm(config.algo).make_trials is not None:
+        return make_task_plan(config.groups[0], config.learner, total)
+    return make_plan(config.groups, config.learner, total)
 
 
 @contextmanager

@@ -42,12 +42,13 @@ class RunState:
     def __init__(self, config: RunConfig, records: Records) -> None:
         self._config = config
         self._records = records
-        self.progress = Progress()
+        self.progress = Progress(config.groups if config.has_sources else ())
         self.evaluations = 0  # begun
         self.last_evaluation: EvalResult | None = None
-        sims = config.simulators
         by_tasks = get_algorithm(config.algo).make_trials is not None  # then nobody knows how long a round will be
-        round_steps = 1 if by_tasks else sims.envs * sims.fragment_length * sims.count
+        round_steps = (
+            1 if by_tasks else sum(group.count * group.envs * group.fragment_length for group in config.groups)
+        )
         self.record_marks = Marks(max(round_steps, config.stop.steps // MAX_RECORDS))
         self.eval_marks = Marks(config.eval.every)
         self.checkpoint_marks = Marks(config.checkpoint.every)

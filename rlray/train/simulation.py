@@ -21,8 +21,9 @@ from rlray.train.checkpoint import load_checkpoint
 from rlray.train.evaluation import find_checkpoint
 from rlray.train.failures import SimulatorFailed, translated
 from rlray.train.fleet import MAX_DEATHS
+from rlray.train.groups import env_spec
 from rlray.train.interrupts import leave_cleanly
-from rlray.train.run import resolve, spec_of
+from rlray.train.run import resolve
 from rlray.train.run_folder import RunFolder
 from rlray.train.simulation_console import SimulationConsole
 from rlray.train.simulation_report import SimulationReport
@@ -86,7 +87,7 @@ def simulate(
     if report is not None and not os.access(folder := Path(report).absolute().parent, os.W_OK):
         raise ConfigError([Problem(f"report {str(report)!r}: the folder {folder} is not there, or not to be written")])
     source, algorithm, weights, called = _players(env, policy, env_settings or {})
-    spec_of(None, source)  # an unknown environment is an error here, not in another process
+    env_spec(None, source)  # an unknown environment is an error here, not in another process
     workers = workers or _cpus()
     each = -(-steps // workers)
     envs = envs or min(source.envs_at_once, max(1, each // 1000))

@@ -19,6 +19,7 @@ from rlray.train.checkpoint import load_checkpoint
 from rlray.train.failures import EnvironmentFailed
 from rlray.train.fragments import FragmentBuilder
 from rlray.train.not_finite import check_fragment
+from rlray.train.pacing import Pace, Paced
 from rlray.train.simulator_state import PlayState, env_came_back, env_state, part_of
 from rlray.train.sources import AlgorithmSource, EnvSource
 
@@ -41,6 +42,13 @@ class SimulatorSetup:
     failures: str = "failures"  # the folder for fragments with numbers that are none
     keep_episodes: bool = True  # whether a checkpoint keeps running episodes where the environment can tell its state
     place: Place | None = None  # which of the run's environments these are; None: the first of ``envs``
+    group: str | None = None  # its name, where there are several
+    realtime_hz: float | None = None  # steps of each environment per second of wall-clock time; None: not paced
+
+    @property
+    def who(self) -> str:
+        """What messages call it."""
+        return f"simulator {self.number}" + (f" ({self.group})" if self.group else "")
 
     def sequences(self) -> tuple[np.random.SeedSequence, np.random.SeedSequence]:
         """Where the random numbers of the environments and of the policy come from."""
@@ -70,6 +78,8 @@ class RolloutStats:
     policy_seconds: float
     returns: list[float] = field(default_factory=list)  # raw, one per episode that ended, in order of ending
     lengths: list[int] = field(default_factory=list)  # agent steps of the same episodes
+    paced_seconds: float = 0.0  # wall-clock time that its steps took up, pauses before it included; 0: not paced
+    late_seconds: float = 0.0  # by which they began too late, summed
 
 
 class Simulator:
@@ -115,27 +125,30 @@ class Simulator:
         if version != self._version:
             self._policy.load(weights)
             self._version = version
-        builder = FragmentBuilder(self._env.spec, setup.fragment_length, setup.envs)
+        builder, paced = FragmentBuilder(self._env.spec, setup.fragment_length, setup.envs), Paced()
         stats = RolloutStats(setup.number, play.stream, play.sequence, 0, version, 0.0, 0.0)
         for _ in range(setup.fragment_length):
             begin = time.perf_counter()
             actions, extras = _both(self._policy.act(self._obs, step + stats.steps, self._rng))
             builder.before(self._obs, play.first, actions, extras)
-            between = time.perf_counter()
+            stats.policy_seconds += time.perf_counter() - begin
+            if self._pace is not None:
+                self._pace.wait(paced)
+            begin = time.perf_counter()
             answer = self._run("step", self._env.step, actions)
-            stats.policy_seconds += between - begin
-            stats.env_seconds += time.perf_counter() - between
+            stats.env_seconds += time.perf_counter() - begin
             builder.after(answer)
             self._count(answer, stats)
             self._obs = answer.obs
             play.first = answer.terminated | answer.truncated | ~answer.valid
             play.vector_steps += 1
+        stats.paced_seconds, stats.late_seconds = paced.seconds, paced.late_seconds
         fragment = builder.finish(play.stream, play.sequence, self._obs)
         if isinstance(self._policy, CompletingPolicy):
             begin = time.perf_counter()
             self._policy.complete(fragment)
             stats.policy_seconds += time.perf_counter() - begin
-        who = f"simulator {setup.number}: environment {setup.env.id!r} (seed {play.env_seed})"
+        who = f"{setup.who}: environment {setup.env.id!r} (seed {play.env_seed})"
         check_fragment(fragment, who, play.vector_steps - setup.fragment_length, Path(setup.failures))
         play.sequence += 1
         return fragment, stats
@@ -180,7 +193,7 @@ class Simulator:
         if complaint is None:
             return None
         self._cut(steps, self._play.stream)
-        return f"simulator {self._setup.number}: {complaint}; its episodes begin anew, as a new stream"
+        return f"{self._setup.who}: {complaint}; its episodes begin anew, as a new stream"
 
     def load_from(self, checkpoint: str, steps: int) -> str | None:
         """`load` what ``checkpoint`` holds of this simulator."""
@@ -197,6 +210,7 @@ class Simulator:
         self._rng = np.random.default_rng(policy_seeds)
         seeds.seed_torch(policy_seeds)
         self._play = PlayState(setup.stream, setup.env_seed, setup.envs)
+        self._pace = Pace(setup.realtime_hz) if setup.realtime_hz is not None else None
         self._make()
         self._policy: Policy = setup.algorithm.make_policy(self._env.spec)
         if isinstance(self._policy, PlacedPolicy):
@@ -228,8 +242,7 @@ class Simulator:
         try:
             return call(*args)
         except Exception as error:
-            play, who = self._play, f"simulator {self._setup.number}"
-            env = self._setup.env.id
+            play, env, who = self._play, self._setup.env.id, self._setup.who
             raise EnvironmentFailed.during(doing, env, who, play.env_seed, play.vector_steps, error) from error
 
 

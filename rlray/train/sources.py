@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -97,6 +97,10 @@ class EnvSource:
     def of(cls, env: str | Callable[..., Any], settings: Mapping[str, Any], code: tuple[str, ...] = ()) -> EnvSource:
         """The source for ``env``, with the driver's registrations as they are now."""
         return cls(env if isinstance(env, str) else name_of(env), env, dict(settings), export_registry(), code)
+
+    def with_settings(self, settings: Mapping[str, Any]) -> EnvSource:
+        """The same environment with other settings."""
+        return replace(self, settings=dict(settings))
 
     def make(self, num_envs: int, threads: int = 1, render: bool = False) -> VectorEnv:
         """``num_envs`` copies of it, stepped by at most ``threads`` threads."""

@@ -66,8 +66,7 @@ class TaskFleet:
             self._shared = self._make_shared.remote(self._told)
         return self._shared
 
-    @property
-    def steps_each(self) -> int:
+    def steps_of(self, number: int) -> int:
         """Nobody knows how long episodes will be."""
         return 0
 

@@ -120,12 +120,24 @@ def test_overrides(folder: Path) -> None:
         ("stop.step=2", "override 'stop.step=2': unknown key 'stop.step'; did you mean 'steps'?"),
         ("eval={every: 1, episode: 2}", "override 'eval={every: 1, episode: 2}': unknown key 'eval.episode'"),
         ("seed.x=1", "override 'seed.x=1': 'seed' must be a valid integer, received {'x': 1}"),
+        ("eval.every.0=3", "override 'eval.every.0=3': 'eval.every' must be a valid integer"),
         ("hyperparameters.network.hidden.0=3", "override 'hyperparameters.network.hidden.0=3': 'hyperparameters."),
     ],
 )
 def test_overrides_that_are_refused(folder: Path, override: str, message: str) -> None:
     (found,) = problems(folder, GOOD, override)
     assert found.startswith(message)
+
+
+def test_an_override_names_a_section_of_a_list_by_number(folder: Path) -> None:
+    groups = "simulators=[{name: a}, {name: b, count: 2}]"
+    config = load(folder, GOOD, groups, "simulators.1.count=3", "simulators.0={name: c, envs: 2}")
+    assert [(one.name, one.count, one.envs) for one in config.groups] == [("c", 1, 2), ("b", 3, 8)]
+    (found,) = problems(folder, GOOD, groups, "simulators.1.count=x")
+    assert found.startswith("override 'simulators.1.count=x': 'simulators.1.count' must be a valid integer")
+    for wrong in ("simulators.2.count=1", "simulators.count=1"):
+        (found,) = problems(folder, GOOD, groups, wrong)
+        assert "'simulators' is a list; give it anew, or name one of its sections by number" in found
 
 
 def test_an_override_mends_and_spoils_what_the_file_says(folder: Path) -> None:

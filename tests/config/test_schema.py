@@ -78,9 +78,21 @@ def test_hyperparameters_are_the_algorithms_own_model() -> None:
         ({"name": "a b"}, "'name' must match pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$', received 'a b'"),
         (
             {"simulators": 4},
-            "'simulators' must hold keys (count, envs, fragment_length, num_cpus, max_env_failures), received 4",
+            "'simulators' must hold keys (name, env, env_settings, count, envs, fragment_length, num_cpus, "
+            "max_env_failures, realtime_hz), received 4",
         ),
         ({"simulators": {"count": 0}}, "'simulators.count' must be greater than or equal to 1, received 0"),
+        ({"simulators": []}, "'simulators': the list holds no group; write at least one, or leave simulators out"),
+        (
+            {"simulators": [{"name": "a"}, {"name": "b"}, {"name": "a"}]},
+            "'simulators': groups 0 and 2 are both called 'a'; give each its own name",
+        ),
+        ({"simulators": [{}, {}]}, "'simulators': groups 0 and 1 are both called 'main'"),
+        ({"simulators": [{"name": "a"}, {"cuont": 2}]}, "unknown key 'simulators.1.cuont'; did you mean 'count'?"),
+        ({"simulators": [{"envs": 0}]}, "'simulators.0.envs' must be greater than or equal to 1, received 0"),
+        ({"simulators": [4]}, "'simulators.0' must hold keys (name, env"),
+        ({"simulators": {"realtime_hz": 0}}, "'simulators.realtime_hz' must be greater than 0, received 0"),
+        ({"simulators": [{"name": "a/b"}]}, "'simulators.0.name' must match pattern"),
         ({"eval": {"every": -5}}, "'eval.every' must be greater than or equal to 1, received -5"),
         ({"learner": {"num_gpus": "all"}}, "'learner.num_gpus' must be 'auto' or a valid number, received 'all'"),
         ({"learner": {"num_gpus": -1}}, "'learner.num_gpus' must be 'auto' or greater than or equal to 0, received -1"),

@@ -14,7 +14,8 @@ from rlray.algos.types import Metrics
 from rlray.config import RunConfig
 from rlray.train import Experiment
 from rlray.train.checkpoint_folder import checkpoint_to_resume
-from rlray.train.run import plan_for, resolve, spec_of
+from rlray.train.groups import spec_of
+from rlray.train.run import plan_for, resolve
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rlray.config import ConfigError
+from rlray.config.schema import Amount, LearnerConfig, SimulatorsConfig
 from rlray.exceptions import RayTaskError
 from rlray.train.checkpoint import load_checkpoint
 from rlray.train.failures import (
@@ -20,7 +21,7 @@ from rlray.train.failures import (
     ResourcesTooSmall,
     SimulatorFailed,
 )
-from rlray.train.plan import Amount, make_plan
+from rlray.train.plan import make_plan
 from tests.train.conftest import Played
 
 Run = Callable[..., Played]
@@ -162,13 +163,14 @@ def test_unknown_environments_are_refused_at_once(run: Run, env: str) -> None:
 @pytest.mark.parametrize("simulators", [1, 2, 7, 63])
 @pytest.mark.parametrize("gpus", [0.0, 1.0])
 def test_auto_fits_any_machine_and_uses_it(cpus: float, simulators: int, gpus: float) -> None:
-    plan = make_plan(simulators, "auto", "auto", "auto", {"CPU": cpus, "GPU": gpus})
-    assert plan.simulators * plan.simulator_cpus + plan.learner_cpus <= cpus + 1e-9
-    assert 0 < plan.simulator_cpus <= 1
+    plan = make_plan([SimulatorsConfig(count=simulators)], LearnerConfig(), {"CPU": cpus, "GPU": gpus})
+    (share,) = plan.groups
+    assert share.simulators * share.cpus + plan.learner_cpus <= cpus + 1e-9
+    assert 0 < share.cpus <= 1
     assert plan.learner_cpus > 0
     assert plan.learner_gpus == gpus
     if cpus >= 2 * simulators:
-        assert plan.simulator_cpus == 1
+        assert share.cpus == 1
 
 
 @pytest.mark.parametrize(
@@ -176,9 +178,10 @@ def test_auto_fits_any_machine_and_uses_it(cpus: float, simulators: int, gpus: f
     [((1.0, 1.0), 2.0, True), ((1.0, 1.5), 2.0, False), ((0.5, 0.5), 1.0, True), (("auto", 2.0), 2.0, False)],
 )
 def test_numbers_are_taken_as_they_are(asked: tuple[Amount, Amount], cpus: float, fits: bool) -> None:
+    groups, learner = [SimulatorsConfig(num_cpus=asked[0])], LearnerConfig(num_cpus=asked[1], num_gpus=0.0)
     if fits:
-        plan = make_plan(1, *asked, 0.0, {"CPU": cpus})
-        assert (plan.simulator_cpus, plan.learner_cpus) == asked
+        plan = make_plan(groups, learner, {"CPU": cpus})
+        assert (plan.groups[0].cpus, plan.learner_cpus) == asked
     else:
         with pytest.raises(ResourcesTooSmall, match="auto' fits any machine"):
-            make_plan(1, *asked, 0.0, {"CPU": cpus})
+            make_plan(groups, learner, {"CPU": cpus})

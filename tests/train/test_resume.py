@@ -92,6 +92,10 @@ SAC: dict[str, Any] = {
     "simulators": {"count": 2, "envs": 2, "fragment_length": 10},
     "stop": {"steps": 640},
 }
+SOURCES = [  # of different T and B
+    {"name": "wide", "count": 2, "envs": 2, "fragment_length": 10},
+    {"name": "long", "envs": 3, "fragment_length": 17, "env_settings": {"sutton_barto_reward": True}},
+]
 CASES: dict[str, dict[str, Any]] = {
     "toy": {"env_settings": {"limit": 9}},
     "toy, episodes cut": {"checkpoint": {"every": EVERY, "episodes": "cut", "keep": 9}},
@@ -102,6 +106,8 @@ CASES: dict[str, dict[str, Any]] = {
     "ppo on CartPole": {**PPO, "env": "CartPole-v1"},
     "pqn on CartPole": {**PQN, "env": "CartPole-v1"},
     "es on CartPole": {**ES, "env": "CartPole-v1"},
+    "dqn on two sources": {**DQN, "env": "CartPole-v1", "simulators": SOURCES},
+    "ppo on two sources": {**PPO, "env": "CartPole-v1", "simulators": SOURCES},
     "ppo on the bundled Pong's pixels": {
         **PPO,
         "hyperparameters": {"rollout_steps": 200, "minibatch_size": 50, "normalize_value": True, "network": "small"},

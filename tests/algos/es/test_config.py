@@ -56,11 +56,15 @@ def test_what_would_have_no_effect_is_refused() -> None:
 
 
 def test_tasks_wait_for_their_turn_however_many_they_are() -> None:
-    plan = make_task_plan(100, "auto", "auto", "auto", {"CPU": 2.0, "GPU": 1.0})
-    assert (plan.simulators, plan.simulator_cpus, plan.learner_cpus, plan.learner_gpus) == (100, 1.0, 0.0, 0.0)
+    plain = {"env": "CartPole-v1", "algo": "es", "stop": {"steps": 100}}
+    config = RunConfig.from_dict({**plain, "simulators": {"count": 100}})
+    plan = make_task_plan(config.groups[0], config.learner, {"CPU": 2.0, "GPU": 1.0})
+    [tasks] = plan.groups
+    assert (tasks.simulators, tasks.cpus, plan.learner_cpus, plan.learner_gpus) == (100, 1.0, 0.0, 0.0)
     assert "100 task(s) a round with 1 CPU" in str(plan)
     with pytest.raises(ValueError, match=r"asks for 2 CPU for a task \+ learner 1 CPU .* there are 2 CPU"):
-        make_task_plan(1, 2.0, 1.0, "auto", {"CPU": 2.0})
+        config = RunConfig.from_dict({**plain, "simulators": {"num_cpus": 2.0}, "learner": {"num_cpus": 1.0}})
+        make_task_plan(config.groups[0], config.learner, {"CPU": 2.0})
 
 
 def test_bounded_actions_stay_within_their_bounds() -> None:
