@@ -7,7 +7,12 @@ import importlib
 
 from rlray.algos.types import Algorithm
 
-BUNDLED = {"dqn": "rlray.algos.dqn:ALGORITHM", "ppo": "rlray.algos.ppo:ALGORITHM"}
+BUNDLED = {
+    "appo": "rlray.algos.appo:ALGORITHM",
+    "dqn": "rlray.algos.dqn:ALGORITHM",
+    "impala": "rlray.algos.impala:ALGORITHM",
+    "ppo": "rlray.algos.ppo:ALGORITHM",
+}
 
 
 def get_algorithm(name: str) -> Algorithm:
