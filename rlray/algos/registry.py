@@ -9,8 +9,10 @@ from rlray.algos.types import Algorithm
 
 BUNDLED = {
     "apex": "rlray.algos.apex:ALGORITHM",
+    "appo": "rlray.algos.appo:ALGORITHM",
     "dqn": "rlray.algos.dqn:ALGORITHM",
     "es": "rlray.algos.es:ALGORITHM",
+    "impala": "rlray.algos.impala:ALGORITHM",
     "ppo": "rlray.algos.ppo:ALGORITHM",
     "pqn": "rlray.algos.pqn:ALGORITHM",
     "sac": "rlray.algos.sac:ALGORITHM",

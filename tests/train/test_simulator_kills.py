@@ -36,7 +36,10 @@ CORRIDOR = {
 
 
 def test_a_run_whose_simulators_are_killed_at_random_learns(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    """One of them at every fourth record, but none three times before it has played. Straight to the end of the corridor is what there is to learn."""
+    """One of them at every fourth record, but none three times before it has played.
+
+    Straight to the end of the corridor is what there is to learn.
+    """
     rng, killed, count = random.Random(0), set[int](), itertools.count(1)
 
     def kill(experiment: Experiment, record: Metrics) -> None:

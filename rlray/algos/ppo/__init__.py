@@ -12,14 +12,14 @@ from rlray.algos.types import Algorithm, Held, LearnerContext
 from rlray.envs.types import EnvSpec
 
 if TYPE_CHECKING:
+    from rlray.algos.policy_gradient.policy import SamplingPolicy
     from rlray.algos.ppo.learner import PPOLearner
-    from rlray.algos.ppo.policy import PPOPolicy
 
 
-def _make_policy(spec: EnvSpec, config: PPOConfig) -> PPOPolicy:
-    from rlray.algos.ppo.policy import PPOPolicy
+def _make_policy(spec: EnvSpec, config: PPOConfig) -> SamplingPolicy:
+    from rlray.algos.policy_gradient.policy import SamplingPolicy
 
-    return PPOPolicy(spec, config)
+    return SamplingPolicy(spec, config, "ppo")
 
 
 def _make_learner(spec: EnvSpec, config: PPOConfig, context: LearnerContext) -> PPOLearner:

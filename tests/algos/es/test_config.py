@@ -62,8 +62,8 @@ def test_tasks_wait_for_their_turn_however_many_they_are() -> None:
     [tasks] = plan.groups
     assert (tasks.simulators, tasks.cpus, plan.learner_cpus, plan.learner_gpus) == (100, 1.0, 0.0, 0.0)
     assert "100 task(s) a round with 1 CPU" in str(plan)
+    config = RunConfig.from_dict({**plain, "simulators": {"num_cpus": 2.0}, "learner": {"num_cpus": 1.0}})
     with pytest.raises(ValueError, match=r"asks for 2 CPU for a task \+ learner 1 CPU .* there are 2 CPU"):
-        config = RunConfig.from_dict({**plain, "simulators": {"num_cpus": 2.0}, "learner": {"num_cpus": 1.0}})
         make_task_plan(config.groups[0], config.learner, {"CPU": 2.0})
 
 
