@@ -99,7 +99,7 @@ class LearnerActor:
         have been saved.
         """
         learner = cast(Learner, self._learner)
-        report, _ = self._timed(lambda: (learner.learn(played), None), {"fragment": vars(played)})
+        report, _ = self._timed(lambda: (learner.learn(played), None), {"fragment": played})
         report.published = publish and self._version != self._published
         return report, self.weights()[0] if report.published else None
 
@@ -182,7 +182,7 @@ class LearnerActor:
         """The error to raise, once everything that led to it has been saved."""
         state = {name: part for name, part in self._learner.state().items() if name != "replay"}
         evidence: dict[str, Any] = {"batch": error.batch} if isinstance(error, NotFinite) else {}
-        evidence |= {**given, "learner": state}
+        evidence |= {**{name: vars(one) for name, one in given.items()}, "learner": state}
         return NotFiniteFound(
             f"the learner, in update {self._version} or a few later: {what}. "
             + keep_evidence(Path(self._setup.failures), "learner", evidence)
