@@ -107,7 +107,12 @@ CASES: dict[str, dict[str, Any]] = {
     "impala on two sources": {
         **PPO,
         "algo": "impala",
-        "hyperparameters": {"rollout_steps": 200, "minibatch_size": 50, "normalize_reward": True, "optimizer": "rmsprop"},
+        "hyperparameters": {
+            "rollout_steps": 200,
+            "minibatch_size": 50,
+            "normalize_reward": True,
+            "optimizer": "rmsprop",
+        },
         "env": "CartPole-v1",
         "simulators": SOURCES,
     },

@@ -13,7 +13,7 @@ class APPOConfig(ImpalaConfig):
     """Hyperparameters; the defaults suit small vectors. "Steps" are agent steps, "updates" gradient steps."""
 
     epochs: Count = 2
-    """How often a round's steps are gone through; V-trace is worked out anew each time."""
+    """How often a round's steps are gone through; V-trace is worked out once, before."""
     normalize_advantage: bool = True
     """Advantages of a minibatch are centred and scaled."""
     clip: Schedule = Schedule(points=((0, 0.2),))

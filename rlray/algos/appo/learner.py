@@ -13,12 +13,14 @@ from rlray.envs.types import EnvSpec
 
 
 class APPOLearner(ImpalaLearner):
-    """As `ImpalaLearner`; the ratio is that to the policy that acted, and stands in for V-trace's rho.
+    """As `ImpalaLearner`; the ratio is that to the policy that acted, and stands in for V-trace's rho. Targets and
+    advantages are those of the weights that a round begins with: else every update would shorten the traces further.
 
     `learn` reports ``clip_fraction`` besides.
     """
 
     algorithm = "appo"
+    once_a_round = True
 
     def __init__(self, spec: EnvSpec, config: APPOConfig, context: LearnerContext) -> None:
         super().__init__(spec, config, context)

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlray.algos.advantages import vtrace
+from rlray.algos.advantages import VTrace, vtrace
 from rlray.algos.impala.config import ImpalaConfig
 from rlray.algos.impala.loss import Acted, explained, policy_gradient
 from rlray.algos.networks import autocast, export_weights
 from rlray.algos.policy_gradient.intake import Intake
 from rlray.algos.policy_gradient.policy import make_network
-from rlray.algos.policy_gradient.sequences import Sequences, side_by_side, unroll
+from rlray.algos.policy_gradient.sequences import Sequences, Unrolled, side_by_side, unroll
 from rlray.algos.schedules import Schedule
 from rlray.algos.types import Fragment, LearnerContext, Metrics, NotFinite, Weights
 from rlray.envs.types import EnvSpec
@@ -37,6 +37,8 @@ class ImpalaLearner:
     """
 
     algorithm = "impala"
+    once_a_round = False
+    """Whether targets and advantages are those of the weights that a round begins with, as in PPO."""
 
     def __init__(self, spec: EnvSpec, config: ImpalaConfig, context: LearnerContext) -> None:
         self._config, self._context = config, context
@@ -119,11 +121,14 @@ class ImpalaLearner:
         if not bool(played.all()):  # fragments of one step may be nothing but a reset
             whole = whole.at(played.nonzero().squeeze(1))
         parts = min(max(1, round(steps / config.minibatch_size)), len(whole))
+        corrected = self._corrected_once(whole) if self.once_a_round else None
         seen: list[dict[str, Tensor]] = []
         for _ in range(config.epochs):
             for part in np.array_split(self._rng.permutation(len(whole)), parts):
-                batch = whole if parts == 1 else whole.at(torch.from_numpy(part).to(self._context.device))
-                seen.append(self._update(batch))
+                columns = torch.from_numpy(part).to(self._context.device)
+                batch = whole if parts == 1 and corrected is None else whole.at(columns)
+                its = None if corrected is None else VTrace(*(each[:, columns] for each in corrected))
+                seen.append(self._update(batch, its))
         means = torch.stack([torch.stack(list(one.values())) for one in seen]).mean(dim=0).tolist()
         metrics = {"updates": float(len(seen)), **dict(zip(seen[0], means, strict=True))}
         if not all(map(np.isfinite, (metrics["loss"], metrics["grad_norm"]))):
@@ -135,25 +140,32 @@ class ImpalaLearner:
             )
         return metrics
 
-    def _update(self, batch: Sequences) -> dict[str, Tensor]:
+    def _run(self, batch: Sequences) -> tuple[Unrolled, Tensor]:
+        """What the network says, and the log-probabilities [T, B] of the actions by it."""
+        with autocast(self._context.device, self._config.precision):
+            unrolled = unroll(self._network, batch)
+        log_prob = self._actions.log_prob(unrolled.outputs.flatten(0, 1), batch.action.flatten(0, 1))
+        return unrolled, log_prob.view_as(unrolled.value)
+
+    def _corrected(self, batch: Sequences, unrolled: Unrolled, log_ratio: Tensor) -> VTrace:
+        """Targets, advantages and ratios by the weights of this moment."""
+        config, (_, value, next_value) = self._config, unrolled
+        settings = (config.discount, config.vtrace_lambda, config.clip_rho, config.clip_c)
+        return vtrace(log_ratio, batch.reward, value, next_value, batch.ends, *settings)
+
+    @torch.no_grad()
+    def _corrected_once(self, whole: Sequences) -> VTrace:
+        """The same for a round, by the weights that it begins with."""
+        unrolled, log_prob = self._run(whole)
+        return self._corrected(whole, unrolled, (log_prob - whole.log_prob).clamp(-_FAR, _FAR))
+
+    def _update(self, batch: Sequences, corrected: VTrace | None) -> dict[str, Tensor]:
         """One gradient step; returns what is reported of it."""
         config = self._config
-        with autocast(self._context.device, config.precision):
-            outputs, value, next_value = unroll(self._network, batch)
-        flat = outputs.flatten(0, 1)
-        log_prob = self._actions.log_prob(flat, batch.action.flatten(0, 1)).view_as(value)
+        unrolled, log_prob = self._run(batch)
+        flat, value = unrolled.outputs.flatten(0, 1), unrolled.value
         log_ratio = (log_prob - batch.log_prob).clamp(-_FAR, _FAR)
-        target, advantage, rho = vtrace(
-            log_ratio,
-            batch.reward,
-            value,
-            next_value,
-            batch.ends,
-            config.discount,
-            config.vtrace_lambda,
-            config.clip_rho,
-            config.clip_c,
-        )
+        target, advantage, rho = corrected or self._corrected(batch, unrolled, log_ratio)
         keep = batch.valid
         if config.normalize_advantage:
             kept = advantage[keep]
