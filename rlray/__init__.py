@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rlray.core.remote import ActorHandle as ActorHandle
     from rlray.core.remote import method as method
     from rlray.core.starting import init as init
+    from rlray.train.simulation import simulate as simulate
 
 __version__ = "0.1.0"
 
@@ -59,6 +60,7 @@ _WHERE = {
     "put": "rlray.core.api",
     "remote": "rlray.core.api",
     "shutdown": "rlray.core.api",
+    "simulate": "rlray.train.simulation",
     "timeline": "rlray.core.inspecting",
     "wait": "rlray.core.api",
 }

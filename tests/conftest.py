@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import rlray
+from rlray.util import state
 from tests import support
 
 
@@ -57,8 +58,10 @@ def _test_leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
             if abs(free.get(name, 0.0) - amount) > 1e-6
         }
 
-    support.wait_until(lambda: not busy(), 5.0)
-    assert not busy(), f"{request.node.name} left resources taken, (free, total): {busy()}"
+    support.wait_until(lambda: not busy(), 20.0)
+    if left := busy():
+        holders = [worker for worker in state.list_workers() if worker.resources]
+        pytest.fail(f"{request.node.name} left resources taken, (free, total): {left}, by {holders}")
 
 
 ENGINES = ("local", "inline")

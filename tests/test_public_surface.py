@@ -37,6 +37,7 @@ SURFACE = {
     "remote",
     "runtime_env",
     "shutdown",
+    "simulate",
     "timeline",
     "train",
     "util",

@@ -1,7 +1,8 @@
 """Algorithms: one folder each, and the maths they share. Importing this loads no torch."""
 
 from rlray.algos.registry import algorithm_names, get_algorithm
-from rlray.algos.types import Algorithm, Fragment, Learner, LearnerContext, Metrics, Policy, Weights
+from rlray.algos.settings import Settings
+from rlray.algos.types import Algorithm, Fragment, Learner, LearnerContext, Metrics, Outcomes, Policy, Trials, Weights
 
 __all__ = [
     "Algorithm",
@@ -9,7 +10,10 @@ __all__ = [
     "Learner",
     "LearnerContext",
     "Metrics",
+    "Outcomes",
     "Policy",
+    "Settings",
+    "Trials",
     "Weights",
     "algorithm_names",
     "get_algorithm",

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rlray.algos.distributions import ActionDistribution, Gaussian
 from rlray.algos.network_config import NetworkConfig
-from rlray.algos.networks import ACTIVATIONS, InputNorm, make_trunk, orthogonal
-from rlray.algos.registry import import_attribute
+from rlray.algos.networks import InputNorm, activated, make_features, make_trunk, orthogonal
 from rlray.envs.types import EnvSpec
 
 
@@ -83,9 +81,8 @@ def make_actor_critic(
 ) -> ActorCritic:
     """The network that ``config`` describes; its first weights depend on ``seed`` only.
 
-    Weights begin orthogonal, with gain √2, 0.01 at the policy's output and 1 at the value's. A custom network
-    ``package.module:MyNet`` is called as ``MyNet(spec)``, gets normalised float32 observations, returns features
-    [B, F], and has an attribute ``features`` that says F; it is always shared.
+    Weights begin orthogonal, with gain √2, 0.01 at the policy's output and 1 at the value's. A custom network is
+    as `make_features` has it, and always shared.
 
     Raises:
         TypeError: the custom network is no ``torch.nn.Module``, or does not say its features.
@@ -99,7 +96,7 @@ def make_actor_critic(
         torch.manual_seed(seed)
         input = InputNorm(spec, config)
         if ":" in config.kind:
-            trunk, features = _custom(config.kind, spec)
+            trunk, features = make_features(spec, config)
             actor, critic = _head(features, (), config), _head(features, (), config)
         elif shared:
             trunk, features = make_trunk(config, input.shape)
@@ -130,17 +127,6 @@ def _head(features: int, hidden: tuple[int, ...], config: NetworkConfig) -> nn.S
 def _layers(features: int, hidden: tuple[int, ...], config: NetworkConfig) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for units in hidden:
-        layers += [nn.Linear(features, units), ACTIVATIONS[config.activation]()]
+        layers += [nn.Linear(features, units), *activated(units, config)]
         features = units
     return layers
-
-
-def _custom(path: str, spec: EnvSpec) -> tuple[nn.Module, int]:
-    make: Any = import_attribute(path, "network")
-    made = make(spec)
-    if not isinstance(made, nn.Module):
-        raise TypeError(f"network {path!r} must make a torch.nn.Module, but made a {type(made).__name__}")
-    features = getattr(made, "features", None)
-    if not isinstance(features, int):
-        raise TypeError(f"network {path!r} must say how many features it returns (self.features), got {features!r}")
-    return made, features

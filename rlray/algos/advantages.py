@@ -61,7 +61,9 @@ class VTrace(NamedTuple):
     target: Tensor
     """The critic's targets, v_s in the paper."""
     advantage: Tensor
-    """What the policy gradient is multiplied with, rho already in it."""
+    """How much better the step turned out than the critic expected, zero where it is not valid; rho is not in it."""
+    rho: Tensor
+    """The clipped ratio that a plain policy gradient multiplies the advantage with."""
 
 
 @torch.no_grad()
@@ -76,31 +78,34 @@ def vtrace(
     clip_rho: float = 1.0,
     clip_c: float = 1.0,
 ) -> VTrace:
-    """V-trace (Espeholt et al. 2018, arXiv 1802.01561, eq. 1 and section 4.2), for actions of an older policy.
+    """V-trace (Espeholt et al. 2018, arXiv 1802.01561, eq. 1, remark 2 and section 4.2), for actions of another policy.
 
         rho = min(clip_rho, pi / mu)          c = lambda min(clip_c, pi / mu)
         delta = rho (r_t + discount (1 - terminated) v_t - v_tm1)
         target - v_tm1 = delta + discount c (1 - last) (target' - v_tm1')
-        advantage = rho (r_t + discount (1 - terminated) target' - v_tm1),   with v_t for target' at the last step
+        advantage = r_t + discount (1 - terminated) (v_t + lambda (1 - last) (target' - v_tm1')) - v_tm1
+
+    The last line is the paper's ``r + discount target' - v`` where lambda is 1; with less the next value, not the next
+    target, has the rest of the weight. So where both policies are one, targets and advantages are those of `gae`.
+    At the last step of a fragment that goes on, ``v_t`` stands for the next target.
 
     Args:
         log_rho: [T, B] log pi(a|s) - log mu(a|s), of the policy that learns and of the one that acted.
         r_t, v_tm1, v_t, ends, discount: as for `gae`.
-        lambda_: lambda, 1 in the paper.
-        clip_rho, clip_c: the two clips.
+        lambda_: lambda, 1 in the paper's experiments.
+        clip_rho: decides whose values are learned: pi's where it is large, mu's where it is near zero.
+        clip_c: decides how fast, by how far ahead unlikely actions are looked past.
     """
     ratio = log_rho.exp()
     rho, c = ratio.clamp(max=clip_rho), lambda_ * ratio.clamp(max=clip_c)
-    alive = (~ends.terminated).to(r_t.dtype)
     on = (~ends.last).to(r_t.dtype)
-    delta = rho * (r_t + discount * alive * v_t - v_tm1)
+    error = r_t + discount * v_t.masked_fill(ends.terminated, 0.0) - v_tm1
+    delta, decay = rho * error, discount * c * on
     excess = torch.empty_like(delta)  # target - v_tm1
     following = torch.zeros_like(delta[0])
     for t in range(len(delta) - 1, -1, -1):
-        following = delta[t] + discount * c[t] * on[t] * following
+        following = torch.addcmul(delta[t], decay[t], following)
         excess[t] = following
-    # The next step's target is v_t plus the excess there, where the episode goes on within the fragment.
-    next_excess = torch.cat([excess[1:], torch.zeros_like(excess[:1])]) * on
-    advantage = rho * (r_t + discount * alive * (v_t + next_excess) - v_tm1)
-    excess.masked_fill_(~ends.valid, 0.0)
-    return VTrace(excess + v_tm1, advantage.masked_fill_(~ends.valid, 0.0))
+    advantage = error
+    advantage[:-1] += (discount * lambda_) * on[:-1] * excess[1:]
+    return VTrace(excess.masked_fill_(~ends.valid, 0.0) + v_tm1, advantage.masked_fill_(~ends.valid, 0.0), rho)

@@ -38,6 +38,8 @@ class NetworkConfig(Settings):
     """Units of each layer between the convolutions (or the input) and the head; of the last one in each stream."""
     activation: Literal["relu", "tanh"] = "relu"
     """What follows each layer."""
+    layer_norm: bool = False
+    """Each layer but the last is normalised before its activation, over all that it puts out (arXiv 1607.06450)."""
     dueling: bool = False
     """Split the head into a value and an advantage stream (arXiv 1511.06581)."""
     noisy: bool = False
@@ -65,8 +67,10 @@ class NetworkConfig(Settings):
             raise ValueError("network kind 'conv' needs filters, kernels and strides")
         if (self.kind == "mlp" or ":" in self.kind) and convolutions != (None, None, None):
             raise ValueError(f"network kind {self.kind!r} takes no filters, kernels or strides")
-        if ":" in self.kind and (self.hidden is not None or self.dueling or self.noisy or self.init != "torch"):
-            raise ValueError(f"network kind {self.kind!r} takes no hidden, dueling, noisy or init: build them into it")
+        if ":" in self.kind and (self.hidden is not None or self.dueling or self.noisy or self._changes_layers):
+            raise ValueError(
+                f"network kind {self.kind!r} takes no hidden, layer_norm, dueling, noisy or init: build them into it"
+            )
         if self.noise_sigma is not None and not self.noisy:
             raise ValueError(f"noise_sigma {self.noise_sigma} has no effect without noisy: true: set it, or leave both")
         full = {**CONV_PRESETS.get(self.kind, {}), **self._given()}
@@ -99,6 +103,7 @@ class NetworkConfig(Settings):
             **CONV_PRESETS.get(kind, {}),
             **self._given(),
             "kind": "conv" if kind in CONV_PRESETS else kind,
+            "layer_norm": self.layer_norm,
             "dueling": self.dueling,
             "activation": self.activation,
             "noisy": self.noisy,
@@ -108,6 +113,10 @@ class NetworkConfig(Settings):
             "std_floor": self.std_floor or (8.0 if bytes_ else 0.01),
         }
         return NetworkConfig(**fields)
+
+    @property
+    def _changes_layers(self) -> bool:
+        return self.layer_norm or self.init != "torch"
 
     def _given(self) -> dict[str, Any]:
         """The sizes that were set."""

@@ -97,16 +97,25 @@ def make_trunk(config: NetworkConfig, shape: tuple[int, ...]) -> tuple[nn.Module
                     f"network: a {kernel}×{kernel} kernel does not fit the {height}×{width} that is left of the "
                     f"{shape[1]}×{shape[2]} picture: use fewer or smaller convolutions, for example kind: small"
                 )
-            layers += [nn.Conv2d(channels, filters, kernel, stride), ACTIVATIONS[config.activation]()]
+            layers += [nn.Conv2d(channels, filters, kernel, stride), *activated(filters, config)]
             channels, height, width = filters, (height - kernel) // stride + 1, (width - kernel) // stride + 1
         features = channels * height * width
     else:
         features = math.prod(shape)
     layers.append(nn.Flatten())
     for units in (config.hidden or ())[:-1]:
-        layers += [nn.Linear(features, units), ACTIVATIONS[config.activation]()]
+        layers += [nn.Linear(features, units), *activated(units, config)]
         features = units
     return nn.Sequential(*layers), features
+
+
+def activated(units: int, config: NetworkConfig, streams: int = 1) -> list[nn.Module]:
+    """What follows a layer that puts out ``units`` numbers, or channels, in each of ``streams`` streams.
+
+    A group norm of one group is layer normalisation over channels and places, with a gain and a bias for each channel.
+    """
+    norm = [nn.GroupNorm(streams, units * streams)] if config.layer_norm else []
+    return [*norm, ACTIVATIONS[config.activation]()]
 
 
 def make_custom(spec: EnvSpec, config: NetworkConfig, outputs: int) -> nn.Module:
@@ -116,8 +125,31 @@ def make_custom(spec: EnvSpec, config: NetworkConfig, outputs: int) -> nn.Module
         TypeError: what it makes is no ``torch.nn.Module``.
         ValueError: nothing is found under that name.
     """
+    return _made(config, spec, outputs)
+
+
+def make_features(spec: EnvSpec, config: NetworkConfig) -> tuple[nn.Module, int]:
+    """The network of someone's own that ``config.kind`` names, called as ``MyNet(spec)``, and how many features it has.
+
+    It gets normalised float32 observations [B, *observation_shape] (pictures [B, C, H, W]), returns features [B, F],
+    and has an attribute ``features`` that says F. What follows is up to the algorithm.
+
+    Raises:
+        TypeError: what it makes is no ``torch.nn.Module``, or does not say its features.
+        ValueError: nothing is found under that name.
+    """
+    made = _made(config, spec)
+    features = getattr(made, "features", None)
+    if not isinstance(features, int):
+        raise TypeError(
+            f"network {config.kind!r} must say how many features it returns (self.features), got {features!r}"
+        )
+    return made, features
+
+
+def _made(config: NetworkConfig, *arguments: Any) -> nn.Module:
     body = import_attribute(config.kind, "network")
-    made = body(spec, outputs) if callable(body) else body
+    made = body(*arguments) if callable(body) else body
     if not isinstance(made, nn.Module):
         raise TypeError(f"network {config.kind!r} must make a torch.nn.Module, but made a {type(made).__name__}")
     return made

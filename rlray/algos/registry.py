@@ -7,7 +7,16 @@ import importlib
 
 from rlray.algos.types import Algorithm
 
-BUNDLED = {"dqn": "rlray.algos.dqn:ALGORITHM", "ppo": "rlray.algos.ppo:ALGORITHM"}
+BUNDLED = {
+    "apex": "rlray.algos.apex:ALGORITHM",
+    "appo": "rlray.algos.appo:ALGORITHM",
+    "dqn": "rlray.algos.dqn:ALGORITHM",
+    "es": "rlray.algos.es:ALGORITHM",
+    "impala": "rlray.algos.impala:ALGORITHM",
+    "ppo": "rlray.algos.ppo:ALGORITHM",
+    "pqn": "rlray.algos.pqn:ALGORITHM",
+    "sac": "rlray.algos.sac:ALGORITHM",
+}
 
 
 def get_algorithm(name: str) -> Algorithm:
@@ -27,7 +36,10 @@ def get_algorithm(name: str) -> Algorithm:
         raise ValueError(f"unknown algorithm {name!r}. {hint} Your own is named as 'package.module:ATTRIBUTE'.")
     found = import_attribute(BUNDLED.get(name, name), "algorithm")
     if not isinstance(found, Algorithm):
-        raise TypeError(f"algorithm {name!r} must be an rlray.algos.Algorithm, but is a {type(found).__name__}")
+        raise TypeError(
+            f"algorithm {name!r} must be an rlray.algos.Algorithm, but is a {type(found).__name__}: make one by "
+            f"Algorithm(name=..., config=..., make_policy=..., make_learner=...)"
+        )
     return found
 
 
@@ -39,7 +51,7 @@ def algorithm_names() -> tuple[str, ...]:
 def import_attribute(path: str, what: str) -> object:
     """What ``package.module:ATTRIBUTE`` names; ``what`` says in errors what it was meant for.
 
-    An exception raised while the module runs is passed on as it is.
+    An exception raised while the module runs is passed on as it is, but for a module that it does not find.
 
     Raises:
         ValueError: the path has another form, no such module can be found, or it has no such attribute.
@@ -50,14 +62,19 @@ def import_attribute(path: str, what: str) -> object:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if error.name is None or not (module_name + ".").startswith(error.name + "."):
-            raise  # the module is there; something that it imports is not
+        if error.name is None:
+            raise
+        if not (module_name + ".").startswith(error.name + "."):
+            text = f"{what} {path!r}: it imports {error.name!r}, and no such module can be found; install it"
+            raise ModuleNotFoundError(text, name=error.name) from error
         raise ValueError(
-            f"{what} {path!r}: no module {error.name!r} can be found; install it or add its folder to PYTHONPATH"
+            f"{what} {path!r}: no module {error.name!r} can be found; put it beside the configuration or into "
+            f"the current folder, name its folder in the key 'code', or install it"
         ) from error
     if not hasattr(module, attribute):
         public = [n for n in vars(module) if not n.startswith("_")]
         near = difflib.get_close_matches(attribute, public, n=3)
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Check its spelling."
-        raise ValueError(f"{what} {path!r}: module {module_name!r} has no {attribute!r}. {hint}")
+        where = getattr(module, "__file__", None)
+        raise ValueError(f"{what} {path!r}: module {module_name!r} ({where}) has no {attribute!r}. {hint}")
     return getattr(module, attribute)

@@ -28,11 +28,17 @@ class RunningMoments:
         if not len(rows):
             return
         rows = rows.astype(np.float64)
-        mean, count = rows.mean(axis=0), float(len(rows))
+        mean = rows.mean(axis=0)
+        self._merge(float(len(rows)), mean, ((rows - mean) ** 2).sum(axis=0))
+
+    def add_sums(self, count: float, total: NDArray[np.float64], squares: NDArray[np.float64]) -> None:
+        """Take in ``count`` rows of which only the sum and the sum of squares are known, [*shape] each."""
+        if count:
+            self._merge(float(count), total / count, np.maximum(squares - total * total / count, 0.0))
+
+    def _merge(self, count: float, mean: NDArray[np.float64], sum_squares: NDArray[np.float64]) -> None:
         delta, total = mean - self.mean, self.count + count
-        self._sum_squares = (
-            self._sum_squares + ((rows - mean) ** 2).sum(axis=0) + delta**2 * (self.count * count / total)
-        )
+        self._sum_squares = self._sum_squares + sum_squares + delta**2 * (self.count * count / total)
         self.mean = self.mean + delta * (count / total)
         self.count = total
 

@@ -33,3 +33,17 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
     )
+
+    def _without_effect(self, as_it_is: str, remedy: str, *names: str) -> None:
+        """Refuse what was set to no effect; defaults may be written out, as in the file of a run."""
+        for name in names:
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            if value != default:
+                key = as_it_is.partition(":")[0]
+                raise ValueError(
+                    f"{name} {_shown(value)} has no effect with {as_it_is}: set {key}: {remedy}, or leave {name} out"
+                )
+
+
+def _shown(value: Any) -> str:
+    return str(value.model_dump(mode="json")) if isinstance(value, BaseModel) else str(value)

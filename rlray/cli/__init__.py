@@ -1,4 +1,4 @@
-"""The command line: ``rlray train``, ``evaluate``, ``list``, and what looks into a run (`rlray.cli.inside`).
+"""The command line: ``rlray train``, ``evaluate``, ``simulate``, …, and what looks into a run (`rlray.cli.inside`).
 
 Exit codes: 0 done, 1 the run failed, 2 the input was wrong and nothing was started, 130 interrupted and saved.
 """
@@ -9,7 +9,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from rlray.cli import inside
+from rlray.cli import compare, inside, plot, simulate
+from rlray.cli.text import positive
 
 _ENVIRONMENTS = ("ALE/Pong-v5", "LunarLander-v3", "rlray/Pong-v0")
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -17,8 +18,13 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that ``arguments`` (``sys.argv[1:]`` if not given) name; returns the exit code."""
-    parser = argparse.ArgumentParser("rlray", description="Reinforcement learning by simulation.")
-    commands = parser.add_subparsers(title="commands", required=True)
+    parser = argparse.ArgumentParser(
+        "rlray",
+        description="Reinforcement learning by simulation.",
+        epilog="Exit codes: 0 done, 1 it failed, 2 the input was wrong and nothing was started, 130 interrupted and "
+        "saved. rlray COMMAND --help says more.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, add, run, text in _COMMANDS:
         command = commands.add_parser(name, help=text, description=text)
         add(command)
@@ -138,7 +144,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", required=True, metavar="DIR", dest="folder", help="a run folder")
-    parser.add_argument("--episodes", type=_positive, default=20, metavar="N", help="default: 20")
+    parser.add_argument("--episodes", type=positive, default=20, metavar="N", help="default: 20")
     parser.add_argument("--video", action="store_true", help="write the first episode as an mp4 to DIR/videos/")
     parser.add_argument("--checkpoint", metavar="NAME|PATH", help="default: the newest")
     parser.add_argument("--seed", type=int, default=0, help="which episodes to play; default: 0")
@@ -153,6 +159,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     print(result)
     if result.video is not None:
         print(f"video: {result.video}")
+    if result.trouble is not None:
+        return _say(result.trouble, FAILED)
     return 0
 
 
@@ -176,16 +184,13 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
-    return int(text)
-
-
 _COMMANDS: tuple[inside.Command, ...] = (
     ("train", _add_train, _train, "Train as a configuration says, into a new run folder."),
     ("evaluate", _add_evaluate, _evaluate, "Play greedy episodes with what a run has learned."),
     ("eval", _add_evaluate, _evaluate, "The same as evaluate."),
+    ("simulate", simulate.add, simulate.run, "Play an environment on all cores, for as many steps as wanted."),
+    ("plot", plot.add, plot.run, "Draw the curves of runs, those with different seeds only as one."),
+    ("compare", compare.add, compare.run, "Show what runs were told that is different, and what came of it."),
     ("list", _add_list, _list, "Show the algorithms, environments and configurations that come with rlray."),
     *inside.COMMANDS,
 )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sys
 from collections.abc import Collection, Iterable, Sequence
+from decimal import Decimal
+
+_UNITS = {"k": 10**3, "M": 10**6, "G": 10**9}
 
 
 def size(count: float) -> str:
@@ -31,6 +35,25 @@ def duration(seconds: float) -> str:
     while parts[0][0] == 0:
         del parts[0]
     return " ".join(f"{count} {unit}" for count, unit in parts[:2])
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def whole_number(text: str) -> int:
+    """A whole number above 0 that may be large, for argparse: ``300M`` (k, M, G), ``1.5e6``, ``5_000``."""
+    digits, unit = (text[:-1], text[-1]) if text[-1:] in _UNITS else (text, "")
+    try:
+        number = Decimal(digits) * _UNITS.get(unit, 1)
+        if number == int(number) > 0:
+            return int(number)
+    except (ArithmeticError, ValueError):  # no number, or one without end
+        pass
+    raise argparse.ArgumentTypeError(f"must be a whole number above 0, such as 300M, 1e6 or 5_000, got {text!r}")
 
 
 def amount(value: float) -> str:

@@ -10,6 +10,7 @@ from rlray.config.schema import (
     RunConfig,
     SimulatorsConfig,
     StopConfig,
+    WandbConfig,
 )
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "RunConfig",
     "SimulatorsConfig",
     "StopConfig",
+    "WandbConfig",
     "config_folders",
     "dump_config",
     "find_config",

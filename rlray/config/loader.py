@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rlray.config.code import folders_for
 from rlray.config.errors import ConfigError, KeyPath, Origins, Place, Problem
 from rlray.config.schema import RunConfig
 from rlray.config.yaml_text import Parsed, dump
@@ -43,8 +44,22 @@ def load_config(path_or_name: str | os.PathLike[str], overrides: Sequence[str] =
         problems += _apply(override, values, origins)
     if any(problem.message.startswith("not valid YAML") for problem in parsed.problems):
         raise ConfigError(problems)  # what could be read of it tells nothing about the rest
+    values["code"] = folders_for(values, path.parent.absolute())
     values.setdefault("name", re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-") or "run")
     return RunConfig.from_dict(values, origins, problems)
+
+
+def read_settings(overrides: Sequence[str]) -> dict[str, Any]:
+    """Nested settings from ``key=value`` texts, as the overrides of a configuration.
+
+    Raises: ConfigError with every problem.
+    """
+    values: dict[str, Any] = {}
+    origins = Origins()
+    problems = [problem for override in overrides for problem in _apply(override, values, origins)]
+    if problems:
+        raise ConfigError(problems)
+    return values
 
 
 def dump_config(config: RunConfig) -> str:

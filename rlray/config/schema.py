@@ -21,6 +21,7 @@ from pydantic import (
     field_validator,
 )
 
+from rlray.config.code import make_importable
 from rlray.config.errors import ConfigError, KeyPath, Origins, Problem
 from rlray.config.explain import Sections, problems_of
 
@@ -54,13 +55,13 @@ class SimulatorsConfig(Section):
     env_settings: dict[str, JsonValue] = Field(default_factory=dict)
     """Keyword arguments for it; where it is the run's environment, over the run's, key by key."""
     count: Count = 1
-    """How many simulator actors run side by side."""
+    """How many simulator actors run side by side; for algorithms that play by tasks (`es`), tasks of each round."""
     envs: Count = 8
-    """How many environments each simulator steps together."""
+    """How many environments each simulator, or each task, steps together."""
     fragment_length: Count = 8
     """How many steps of every environment make one fragment, the unit that goes to the learner."""
     num_cpus: Amount = "auto"
-    """CPUs that each simulator asks for; `auto` is one, or a share of half the machine where there are too few."""
+    """CPUs of each simulator or task; `auto` is one, or simulators' share of half a machine that is too small."""
     max_env_failures: Whole = Field(default=3, ge=0)
     """Exceptions of the group's environments that a run survives: each costs a fragment and starts its simulator anew.
     Those in evaluations count with the first group's."""
@@ -83,9 +84,9 @@ class LearnerConfig(Section):
     """The actor that learns."""
 
     num_cpus: Amount = "auto"
-    """CPUs that the learner asks for, and threads that it runs; `auto` is what the simulators leave."""
+    """CPUs that the learner asks for, and threads that it runs; `auto` is what simulators leave, none beside tasks."""
     num_gpus: Amount = "auto"
-    """GPUs that the learner asks for; `auto` is one if the machine has one."""
+    """GPUs that the learner asks for; `auto` is one if the machine has one, none beside tasks."""
 
 
 class StopConfig(Section):
@@ -108,6 +109,8 @@ class EvalConfig(Section):
     """Episodes in each evaluation on the way."""
     final_episodes: Whole = Field(default=20, ge=0)
     """Episodes of the evaluation after training; 0 leaves it out."""
+    video: bool = False
+    """Write the first episode of every evaluation to `videos/` and to TensorBoard; needs the extra `video`."""
 
 
 class CheckpointConfig(Section):
@@ -123,6 +126,17 @@ class CheckpointConfig(Section):
     """`mode: sync`: `keep` goes on with running episodes where the environment can; `cut` begins new ones each time."""
 
 
+class WandbConfig(Section):
+    """Weights & Biases: needs the package `wandb`."""
+
+    project: str = Field(min_length=1)
+    """The project there."""
+    entity: str | None = None
+    """The user or team; null is the one that is logged in."""
+    mode: Literal["online", "offline"] = "online"
+    """`offline` writes into the run folder only, for `wandb sync` later."""
+
+
 class EngineConfig(Section):
     """What the actors run on."""
 
@@ -130,6 +144,13 @@ class EngineConfig(Section):
     """`local`: processes of this machine."""
     num_cpus: Count | None = None
     """CPUs to plan with; null is all that this process may use."""
+
+
+def _folders(value: Any) -> Any:
+    """One folder stands for a list of one; settings are frozen."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
 
 
 class _NotGiven(BaseModel):
@@ -149,8 +170,10 @@ class RunConfig(Section):
     """A gymnasium id (`ALE/Pong-v5`), `rlray/Pong-v0`, `package.module:Class`, or a registered name."""
     env_settings: dict[str, JsonValue] = Field(default_factory=dict)
     """Keyword arguments for the environment."""
+    code: Annotated[tuple[str, ...], BeforeValidator(_folders)] = ()
+    """Folders with modules of your own; those beside the file and in the current folder are found by themselves."""
     algo: str
-    """A bundled algorithm (`dqn`), or `package.module:ATTRIBUTE`."""
+    """A bundled algorithm (`dqn`), or `package.module:MyAlgo`."""
     hyperparameters: SerializeAsAny[BaseModel] = _NotGiven()
     """The algorithm's settings; its own page says what they are."""
     simulators: Groups = SimulatorsConfig()
@@ -158,6 +181,8 @@ class RunConfig(Section):
     stop: StopConfig
     eval: EvalConfig = EvalConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    wandb: WandbConfig | None = None
+    """Weights & Biases, besides TensorBoard and `metrics.csv`; null: not there."""
     engine: EngineConfig = EngineConfig()
     run_dir: str = Field(default="runs", min_length=1)
     """The folder in which run folders are made."""
@@ -217,6 +242,12 @@ class RunConfig(Section):
         path: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.split("."))
         return ConfigError([Problem(message, self._origins.of(path))])
 
+    @field_validator("code")
+    @classmethod
+    def _import_from_there(cls, folders: tuple[str, ...]) -> tuple[str, ...]:
+        make_importable(folders)  # before algo and hyperparameters name something that lies there
+        return folders
+
     @field_validator("algo")
     @classmethod
     def _check_algorithm(cls, name: str) -> str:
@@ -240,7 +271,12 @@ class RunConfig(Section):
 
     @field_validator("simulators")
     @classmethod
-    def _check_groups(cls, value: Any) -> Any:
+    def _check_groups(cls, value: Any, info: ValidationInfo) -> Any:
+        from rlray.algos.registry import get_algorithm
+
+        algo = info.data.get("algo")
+        if algo is not None and get_algorithm(algo).make_trials is not None:
+            return _fit_for_tasks(value, algo)
         if isinstance(value, list):
             if not value:
                 raise ValueError("the list holds no group; write at least one, or leave simulators out")
@@ -257,6 +293,17 @@ class RunConfig(Section):
         if stop is not None and stop.eval_return is not None and value.every is None:
             raise ValueError("every must be a number of steps, not null, since stop.eval_return waits for evaluations")
         return value
+
+
+def _fit_for_tasks(value: Any, algo: str) -> Any:
+    """Where tasks play there is one group, without what only simulators have."""
+    if isinstance(value, list):
+        raise ValueError(f"must be one group, not a list: {algo} plays whole episodes by tasks, and has one source")
+    for name in ("fragment_length", "realtime_hz"):
+        given, default = getattr(value, name), SimulatorsConfig.model_fields[name].default
+        if given != default:
+            raise ValueError(f"{name} {given} has no effect: {algo} plays whole episodes; leave it out")
+    return value
 
 
 def _settings_of(algo: Any) -> type[BaseModel] | None:

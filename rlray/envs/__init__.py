@@ -12,7 +12,7 @@ import gymnasium
 
 if TYPE_CHECKING:
     from rlray.envs.errors import EnvError
-    from rlray.envs.make import make_spec, make_vec
+    from rlray.envs.make import make_single, make_spec, make_vec
     from rlray.envs.registry import (
         Registration,
         RegistryTable,
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
         register,
         registered,
     )
-    from rlray.envs.types import EnvSpec, Resumable, VecStep, VectorEnv
+    from rlray.envs.types import EnvSpec, Resumable, SingleEnv, VecStep, VectorEnv
 
 _HOMES = {
     "EnvError": "errors",
+    "make_single": "make",
     "make_spec": "make",
     "make_vec": "make",
     "Registration": "registry",
@@ -35,6 +36,7 @@ _HOMES = {
     "registered": "registry",
     "EnvSpec": "types",
     "Resumable": "types",
+    "SingleEnv": "types",
     "VecStep": "types",
     "VectorEnv": "types",
 }
@@ -45,10 +47,12 @@ __all__ = [
     "Registration",
     "RegistryTable",
     "Resumable",
+    "SingleEnv",
     "VecStep",
     "VectorEnv",
     "export_registry",
     "install_registry",
+    "make_single",
     "make_spec",
     "make_vec",
     "register",

@@ -17,6 +17,7 @@ from rlray.envs.autoreset import AutoresetVec
 from rlray.envs.episodes import EpisodeRecord, play_again
 from rlray.envs.errors import EnvError
 from rlray.envs.settings import Accepted, check_names
+from rlray.envs.single import GymSingle
 
 Env = gymnasium.Env[Any, Any]
 
@@ -53,6 +54,10 @@ class GymMaker:
         makers = [lambda copy=copy: copy for copy in copies]
         env = SyncVectorEnv(makers, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
         return AutoresetVec(env, self.id, seed=seed, picture=copies[0].render if render else None, copies=copies)
+
+    def make_single(self) -> GymSingle:
+        """One that the caller resets."""
+        return GymSingle(_Guard(self, 0, 1, render=False), self.id)
 
     def make_one(self, index: int, render: bool) -> Env:
         """One environment; only copy 0 runs gymnasium's checks of the first reset and step."""

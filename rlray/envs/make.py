@@ -18,7 +18,8 @@ from rlray.envs.autoreset import AutoresetVec
 from rlray.envs.gym import GymMaker
 from rlray.envs.pong import PONG_ID, PongVec
 from rlray.envs.settings import Accepted, check_names, did_you_mean, nearest
-from rlray.envs.types import EnvSpec, VectorEnv
+from rlray.envs.single import SingleOfVec
+from rlray.envs.types import EnvSpec, SingleEnv, VectorEnv
 
 
 def make_vec(
@@ -57,6 +58,14 @@ def make_vec(
     if settings is not None and not isinstance(settings, Mapping):
         raise TypeError(f"settings must be a mapping of names to values, got {settings!r}")
     return _resolve(env, settings or {}).make_vec(num_envs, seed, num_threads, render)
+
+
+def make_single(env: str | Callable[..., Any], settings: Mapping[str, Any] | None = None) -> SingleEnv:
+    """One ``env`` whose episodes the caller begins; see `SingleEnv`. What comes as a vector only is a vector of one.
+
+    Raises: as `make_vec`.
+    """
+    return _resolve(env, settings or {}).make_single()
 
 
 def make_spec(env: str | Callable[..., Any], settings: Mapping[str, Any] | None = None) -> EnvSpec:
@@ -114,8 +123,8 @@ def _import(env: str) -> str | Callable[..., Any]:
         if not (module_name + ".").startswith(f"{error.name}."):
             raise  # found, but something that it imports is missing
         raise ValueError(
-            f"environment {env!r}: there is no module {error.name!r}; it must be installed, or lie in a folder of "
-            "sys.path, such as the script's own or one named in PYTHONPATH"
+            f"environment {env!r}: there is no module {error.name!r}; it must be installed, or lie beside the "
+            "configuration, in the current folder, or in a folder of sys.path, such as the script's own"
         ) from error
     if name in gymnasium.registry:
         return name
@@ -159,6 +168,11 @@ class _Source:
             offers = {"num_envs": num_envs, "seed": seed, "num_threads": num_threads, "render": render}
             return self._make_together(self.factory, {**offers, "render_mode": "rgb_array" if render else None})
         return GymMaker(self.id, self.factory, self.settings).make_vec(num_envs, seed=seed, render=render)
+
+    def make_single(self) -> SingleEnv:
+        if not isinstance(self.factory, str) and "num_envs" in Accepted.by(self.factory).names:
+            return SingleOfVec(self.make_vec(1, None, 1, render=False))
+        return GymMaker(self.id, self.factory, self.settings).make_single()
 
     def _make_together(self, factory: Callable[..., Any], offers: Mapping[str, Any]) -> VectorEnv:
         """All copies by one call of ``factory``, which gets those of ``offers`` that it has a parameter for."""

@@ -76,6 +76,27 @@ class VectorEnv(Protocol):
         """Free what the environments hold. Calling it twice is harmless."""
 
 
+class SingleEnv(Protocol):
+    """One environment whose episodes the caller begins, each with its own seed: what is played follows from that alone.
+
+    A returned array may be reused by the next call: copy what must outlive it.
+    """
+
+    spec: EnvSpec
+
+    def reset(self, seed: int) -> NDArray[Any]:
+        """Begin the episode that follows from ``seed``; returns its first observation."""
+
+    def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool]:
+        """Observation (at the end of an episode its last), raw reward, terminated, truncated.
+
+        After either of the two `reset` must follow.
+        """
+
+    def close(self) -> None:
+        """Free what the environment holds. Calling it twice is harmless."""
+
+
 @runtime_checkable
 class Resumable(Protocol):
     """What a `VectorEnv` may offer besides: to say where its games stand, and to go on from there in another process.

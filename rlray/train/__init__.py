@@ -16,16 +16,32 @@ if TYPE_CHECKING:
     from rlray.train.experiment import Experiment
     from rlray.train.failures import TrainingError
     from rlray.train.run import Result, RunInterrupted, train
+    from rlray.train.simulation import SimulationInterrupted, simulate
+    from rlray.train.simulation_report import SimulationReport
 
-__all__ = ["EvalResult", "Experiment", "Result", "RunInterrupted", "TrainingError", "evaluate", "train"]
+__all__ = [
+    "EvalResult",
+    "Experiment",
+    "Result",
+    "RunInterrupted",
+    "SimulationInterrupted",
+    "SimulationReport",
+    "TrainingError",
+    "evaluate",
+    "simulate",
+    "train",
+]
 
 _HOMES = {
     "EvalResult": "evaluator",
     "Experiment": "experiment",
     "Result": "run",
     "RunInterrupted": "run",
+    "SimulationInterrupted": "simulation",
+    "SimulationReport": "simulation_report",
     "TrainingError": "failures",
     "evaluate": "evaluation",
+    "simulate": "simulation",
     "train": "run",
 }
 

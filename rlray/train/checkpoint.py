@@ -62,20 +62,24 @@ def write_draft(path: str | os.PathLike[str], state: Mapping[str, Any]) -> Path:
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"checkpoint {path} exists already and is never overwritten; choose another path")
-    parts = {name: take_apart({name: part}) for name, part in state.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _check_room(path.parent, (arrays for _, arrays in parts.values()))
     draft = temporary(path)
-    draft.mkdir()
+    draft.mkdir(parents=True)
     try:
-        for name, (tree, arrays) in parts.items():
-            (draft / f"{name}.json").write_text(json.dumps(tree, allow_nan=False), encoding="ascii")
-            if arrays:
-                write_tensors(draft / f"{name}.safetensors", arrays)
+        add_parts(draft, state)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     return draft
+
+
+def add_parts(draft: Path, state: Mapping[str, Any]) -> None:
+    """Write more parts to a draft. Raises: as `save_checkpoint`; what was written by then is not whole."""
+    parts = {name: take_apart({name: part}) for name, part in state.items()}
+    _check_room(draft.parent, (arrays for _, arrays in parts.values()))
+    for name, (tree, arrays) in parts.items():
+        (draft / f"{name}.json").write_text(json.dumps(tree, allow_nan=False), encoding="ascii")
+        if arrays:
+            write_tensors(draft / f"{name}.safetensors", arrays)
 
 
 def finish_draft(draft: Path, path: str | os.PathLike[str]) -> Path:

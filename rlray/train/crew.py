@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import rlray
+from rlray.algos.types import Place
 from rlray.config.schema import RunConfig
 from rlray.envs.types import EnvSpec
 from rlray.train import seeds
@@ -19,15 +22,19 @@ from rlray.train.learner import LearnerSetup
 from rlray.train.learning import LearnerLink
 from rlray.train.measuring import Evaluation, EvaluatorLink
 from rlray.train.plan import Plan
+from rlray.train.players import Players
+from rlray.train.replaying import ReplayedLearnerLink
 from rlray.train.run_state import RunState
 from rlray.train.simulator import SimulatorSetup
 from rlray.train.sources import AlgorithmSource, EnvSource
+from rlray.train.task_fleet import TaskFleet
+from rlray.train.trials import TrialSetup
 
 log = logging.getLogger(__name__)
 
 
 class Crew:
-    """Simulators, learner, evaluator, and who keeps checkpoints of them all."""
+    """Who plays (simulators or tasks), learner, evaluator, and who keeps checkpoints of them all."""
 
     def __init__(
         self,
@@ -41,36 +48,26 @@ class Crew:
         self._state = state
         self._seed = config.seed
         self._sync = config.mode == "sync"
-        algorithm = AlgorithmSource(config.algo, config.hyperparameters)
-        folder = str(checkpoints.absolute().parent / "failures")
-        keep_episodes = config.checkpoint.episodes == "keep"
-
-        groups, group_of = config.groups, group_by_number(config.groups)
-        sources = [env_of(group, env) for group in groups]
-
-        def simulator(number: int, life: int, stream: int) -> SimulatorSetup:
-            index = group_of[number]
-            group, share = groups[index], plan.groups[index]
-            who = (number, life, stream, config.seed, group.envs, group.fragment_length, share.cpus)
-            name = group.name if len(groups) > 1 else None
-            pace = group.realtime_hz
-            return SimulatorSetup(sources[index], algorithm, *who, folder, keep_episodes, group=name, realtime_hz=pace)
-
+        algorithm = AlgorithmSource.of(config)
+        run_folder = checkpoints.absolute().parent
+        folder = str(run_folder / "failures")
         cpus, gpus = plan.learner_cpus, plan.learner_gpus
         steps, keep_replay = config.stop.steps, config.checkpoint.replay
         failures = [
             EnvFailures(group.max_env_failures, f"{config.group_key(index)}.max_env_failures")
-            for index, group in enumerate(groups)
+            for index, group in enumerate(config.groups)
         ]
-        self.learner = LearnerLink(LearnerSetup(spec, algorithm, config.seed, steps, cpus, gpus, folder, keep_replay))
-        self.fleet = Fleet(simulator, [failures[index] for index in group_of])
-        self.evaluator = EvaluatorLink(EvaluatorSetup(env, algorithm, plan.evaluator_cpus), failures[0])
+        setup = LearnerSetup(spec, algorithm, config.seed, steps, cpus, gpus, folder, keep_replay)
+        self.learner = ReplayedLearnerLink(setup, self._sync) if algorithm.has_replay else LearnerLink(setup)
+        self.players = _players(config, env, spec, algorithm, plan, folder, failures)
+        videos = run_folder / "videos" if config.eval.video else None
+        self.evaluator = EvaluatorLink(EvaluatorSetup(env, algorithm, plan.evaluator_cpus), failures[0], videos)
         self.keeper = Keeper(checkpoints, config.checkpoint.keep)
 
     def start(self) -> None:
         """Begin at the beginning."""
-        self.fleet.begin()
-        log.info("%s", self.learner.start()[0])
+        self.players.begin()
+        log.info("%s", self.learner.start(self.players.shared)[0])
 
     def evaluate(self, episodes: int) -> None:
         """Begin an evaluation of the newest weights."""
@@ -81,8 +78,8 @@ class Crew:
     def save(self) -> None:
         """Begin a checkpoint; the learner must have reported on all it was given and, ``mode: sync``, nobody play."""
         steps, asked = self._state.progress.steps, self.evaluator.asked
-        simulators = self.fleet.snapshot(steps) if self._sync else []
-        run = self._state.save(self.fleet.state(), asked)
+        simulators = self.players.snapshot(steps) if self._sync else []
+        run = self._state.save(self.players.state(), asked)
         evaluated = None if asked is None else asked.weights
         self.keeper.make(steps, lambda path: self.learner.save(path, run, evaluated, simulators))
 
@@ -102,17 +99,17 @@ class Crew:
         """
         saved = None if checkpoint is None else load_checkpoint(checkpoint, ["run"])["run"]
         self._state.load(saved, clock)
-        line, replay = self.learner.start(checkpoint)
+        line, replay = self.learner.start(self.players.shared, checkpoint)
         if checkpoint is not None:
             line += f"; goes on from {checkpoint}, step {self._state.progress.steps:,}"
         if replay is False:
             line += ", which holds no replay: it fills anew"
         log.info("%s", line)
-        if self.fleet.playing and not self._sync:
-            self.fleet.go_on()
+        if self.players.playing and not self._sync:
+            self.players.go_on()
         else:
-            fleet = saved["fleet"] if saved is not None else {"lives": [0] * len(self.fleet), "streams": 0}
-            self.fleet.restore(
+            fleet = None if saved is None else saved["fleet"]
+            self.players.restore(
                 fleet, checkpoint, self._snapshots(checkpoint), self._state.progress.steps, not self._sync
             )
         if checkpoint is not None and saved is not None and saved["evaluating"] is not None:
@@ -121,7 +118,7 @@ class Crew:
 
     def close(self) -> None:
         """End all actors at once."""
-        for part in (self.fleet, self.evaluator, self.learner):
+        for part in (self.players, self.evaluator, self.learner):
             part.close()
 
     def _snapshots(self, checkpoint: str | None) -> set[int]:
@@ -129,4 +126,34 @@ class Crew:
         if checkpoint is None or not self._sync:
             return set()
         names = checked_manifest(Path(checkpoint))
-        return {number for number in range(len(self.fleet)) if f"simulator_{number}.json" in names}
+        return {number for number in range(len(self.players)) if f"simulator_{number}.json" in names}
+
+
+def _players(
+    config: RunConfig,
+    env: EnvSource,
+    spec: EnvSpec,
+    algorithm: AlgorithmSource,
+    plan: Plan,
+    folder: str,
+    failures: Sequence[EnvFailures],
+) -> Players:
+    """Tasks where the algorithm has trials, else simulators; ``failures`` are those of each group."""
+    groups, group_of = config.groups, group_by_number(config.groups)
+    if algorithm.has_trials:
+        told = TrialSetup(uuid.uuid4().hex, env, spec, algorithm, config.seed, groups[0].envs, folder)
+        return TaskFleet(told, plan.groups[0].simulators, plan.groups[0].cpus, failures[0])
+    keep_episodes = config.checkpoint.episodes == "keep"
+    sources = [env_of(group, env) for group in groups]
+    envs_of = [groups[index].envs for index in group_of]
+
+    def simulator(number: int, life: int, stream: int) -> SimulatorSetup:
+        index = group_of[number]
+        group, share = groups[index], plan.groups[index]
+        who = (number, life, stream, config.seed, group.envs, group.fragment_length, share.cpus)
+        name = group.name if len(groups) > 1 else None
+        place = Place(sum(envs_of[:number]), group.envs, sum(envs_of))
+        return SimulatorSetup(sources[index], algorithm, *who, folder, keep_episodes, place, name, group.realtime_hz)
+
+    steps = [groups[index].envs * groups[index].fragment_length for index in group_of]
+    return Fleet(simulator, steps, [failures[index] for index in group_of])

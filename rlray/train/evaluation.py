@@ -46,16 +46,20 @@ def evaluate(
     folder = RunFolder.open(run)
     config, source = resolve(folder.load_config(), env)
     env_spec(config, source)  # an unknown environment is a matter of the configuration
-    path = _find(folder, checkpoint)
+    path = find_checkpoint(folder, checkpoint)
     weights = load_checkpoint(path, ["weights"])["weights"]
-    algorithm = AlgorithmSource(config.algo, config.hyperparameters)
+    algorithm = AlgorithmSource.of(config)
     sequence = seeds.sequence(config.seed, seeds.Role.SEPARATE_EVALUATION, seed)
     target = str(folder.videos / f"{path.name}-seed_{seed}.mp4") if video else None
     evaluator = Evaluator(EvaluatorSetup(source, algorithm, num_cpus))
     return evaluator.evaluate(weights, episodes, seeds.integer(sequence), target)
 
 
-def _find(folder: RunFolder, checkpoint: str | os.PathLike[str] | None) -> Path:
+def find_checkpoint(folder: RunFolder, checkpoint: str | os.PathLike[str] | None = None) -> Path:
+    """The path of a checkpoint of ``folder``, given by path or name; the newest if None.
+
+    Raises: CheckpointError where there is none yet.
+    """
     if checkpoint is None:
         newest = latest_checkpoint(folder.checkpoints)
         if newest is None:

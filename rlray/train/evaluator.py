@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from rlray.algos.types import Weights
 from rlray.train import threads
 from rlray.train.failures import EnvironmentFailed, TrainingError
+from rlray.train.histograms import Histogram, of_evaluation
 from rlray.train.sources import AlgorithmSource, EnvSource
-from rlray.train.video import write_mp4
+from rlray.train.video import Recording
 
 T = TypeVar("T")
 N = TypeVar("N", int, float)
@@ -23,6 +25,9 @@ MAX_ENVS = 16
 
 MAX_EPISODE_STEPS = 200_000
 """Agent steps after which an episode is taken to be endless; Atari's own limit is 27,000."""
+
+MAX_ACTIONS = 200_000
+"""Actions, about, that the histogram of an evaluation's actions is made of: the first ones."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,9 @@ class EvalResult:
     returns: list[float]  # raw
     lengths: list[int]  # agent steps
     video: str | None = None  # where it was written
+    trouble: str | None = None  # why there is no video, where one was asked for
+    gif: bytes | None = field(default=None, repr=False, compare=False)  # the beginning of the video
+    histograms: dict[str, Histogram] = field(default_factory=dict, repr=False, compare=False)  # by tag
 
     @property
     def mean(self) -> float:
@@ -60,7 +68,8 @@ class Evaluator:
 
     Guarantees: the same weights, episodes and seed give the same result. Episodes are assigned to environments
     before the first step and every one of them is played to its end, so that short episodes are not preferred (taking
-    the first N that end would). Environments are made for each call and closed after it.
+    the first N that end would). Environments are made for each call and closed after it. A disk that is full costs the
+    video and nothing else.
     """
 
     def __init__(self, setup: EvaluatorSetup) -> None:
@@ -88,20 +97,25 @@ class Evaluator:
             except Exception as error:
                 raise EnvironmentFailed.during(doing, setup.env.id, "evaluator", seed, vector_steps, error) from error
 
-        render = video_path is not None
-        env = run("make", setup.env.make, envs, self._threads, render)
-        frames: list[NDArray[np.uint8]] = []
+        video = Recording(video_path)
+        env = run("make", setup.env.make, envs, self._threads, video.wanted)
+        acted: list[NDArray[Any]] = []
         returns: list[list[float]] = [[] for _ in range(envs)]
         lengths: list[list[int]] = [[] for _ in range(envs)]
         reward_sum, length = np.zeros(envs, np.float64), np.zeros(envs, np.int64)
-        try:
+        with ExitStack() as stack:
+            stack.callback(env.close)
+            stack.enter_context(video)
             policy = setup.algorithm.make_policy(env.spec)
             policy.load(weights)
             obs = run("reset", env.reset, seed)
             while any(len(done) < due for done, due in zip(returns, quota, strict=True)):
-                if render and not returns[0]:
-                    frames.append(run("render", env.render).copy())
-                step = run("step", env.step, policy.act_greedy(obs))
+                if video.wanted and not returns[0]:
+                    video.add(run("render", env.render))
+                actions = policy.act_greedy(obs)
+                if vector_steps * envs < MAX_ACTIONS:
+                    acted.append(np.array(actions))
+                step = run("step", env.step, actions)
                 vector_steps += 1
                 obs = step.obs
                 reward_sum[step.valid] += step.reward[step.valid]
@@ -116,11 +130,9 @@ class Evaluator:
                         f"an evaluation episode of {setup.env.id!r} did not end within {MAX_EPISODE_STEPS} steps; "
                         "give the environment a time limit (gymnasium.wrappers.TimeLimit)"
                     )
-        finally:
-            env.close()
-        if video_path is not None:
-            write_mp4(video_path, frames)
-        return EvalResult(_in_order(returns), _in_order(lengths), video_path)
+        done, took = _in_order(returns), _in_order(lengths)
+        histograms = of_evaluation(weights, env.spec.action_space, acted, done, took)
+        return EvalResult(done, took, video.path, video.trouble, video.gif, histograms)
 
 
 def assign(episodes: int) -> tuple[int, list[int]]:

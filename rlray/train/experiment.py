@@ -72,7 +72,7 @@ class Experiment:
         self._deaths = 0  # of the learner, since the last checkpoint
         crew = self._crew = Crew(config, env, spec, plan, checkpoints, self._state)
         self._evaluator, self._keeper = crew.evaluator, crew.keeper
-        self._flow = Flow(config, crew.fleet, crew.learner, self._state.progress)
+        self._flow = Flow(config, crew.players, crew.learner, self._state.progress)
 
     def __enter__(self) -> Experiment:
         return self
@@ -169,6 +169,8 @@ class Experiment:
             # Before a checkpoint the learner works off what it has: then its state and our counters belong together.
             if not self._saving_is_due:
                 self._flow.hand_over()
+                if self.stopped_by is None:
+                    self._crew.learner.go_on()
             if self.stopped_by is None and not (self._sync and (self._evaluator.busy or self._saving_is_due)):
                 self._flow.launch()
             ready = self._wait()
@@ -210,7 +212,7 @@ class Experiment:
         is_last = self._flow.collected >= self.config.stop.steps and self.config.eval.final_episodes > 0
         if not self._evaluator.busy and not is_last and state.eval_marks.passed(steps):
             self._crew.evaluate(self.config.eval.episodes)
-        if self._saving_is_due and self._crew.learner.backlog == 0 and not (self._sync and self._evaluator.busy):
+        if self._saving_is_due and self._crew.learner.idle and not (self._sync and self._evaluator.busy):
             self._settle_checkpoint()
             state.checkpoint_marks.passed(steps)
             self._save()
@@ -234,7 +236,7 @@ class Experiment:
         self._settle_checkpoint()
         if self._saved_at != self.progress.steps:
             self._save()
-        self._crew.fleet.close()
+        self._crew.players.close()
         if self.progress.fresh:
             yield self.progress.record()
         self._crew.learner.refresh()

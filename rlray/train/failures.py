@@ -5,6 +5,7 @@ TrainingError (RuntimeError)
 ├── SimulatorFailed      a simulator died again and again without delivering anything
 ├── LearnerFailed        the learner raised, or died again and again
 │   └── LearnerDied      it died; caught where the run can go on from a checkpoint
+│       └── ReplayDied   its replay died, an actor of its own: the same
 ├── EvaluatorFailed      the evaluator died again and again, or raised
 ├── NotFiniteFound       a loss, a reward or an observation is infinite or not a number
 └── ResourcesTooSmall    the actors asked for do not fit on this machine
@@ -59,6 +60,10 @@ class LearnerFailed(TrainingError):
 
 class LearnerDied(LearnerFailed):
     """The learner's process is gone."""
+
+
+class ReplayDied(LearnerDied):
+    """The process of the learner's replay is gone; the learner goes on only together with a fresh one."""
 
 
 class NotFiniteFound(TrainingError):

@@ -12,6 +12,7 @@ from rlray import ObjectRef
 from rlray.exceptions import RayActorError, RayTaskError
 from rlray.train.env_failures import EnvFailures
 from rlray.train.failures import EnvironmentFailed, SimulatorFailed, translated
+from rlray.train.players import Rollout
 from rlray.train.simulator import RolloutStats, Simulator, SimulatorSetup
 
 log = logging.getLogger(__name__)
@@ -21,16 +22,6 @@ MAX_DEATHS = 3
 
 MakeSetup = Callable[[int, int, int], SimulatorSetup]
 """(number, life, stream) to the setup of that simulator."""
-
-
-@dataclass
-class Rollout:
-    """One fragment asked for: two references, of which the driver only ever reads the small one."""
-
-    number: int
-    fragment: ObjectRef
-    stats: ObjectRef
-    withdrawn: bool = False  # it shall not be learned from
 
 
 @dataclass
@@ -52,19 +43,26 @@ class Fleet:
     dies `MAX_DEATHS` times in a row is an error instead.
 
     Args:
+        steps: agent steps of a fragment, for each simulator.
         failures: one for each simulator, which those of a group share.
     """
 
-    def __init__(self, make_setup: MakeSetup, failures: Sequence[EnvFailures]) -> None:
+    shared = None
+
+    def __init__(self, make_setup: MakeSetup, steps: Sequence[int], failures: Sequence[EnvFailures]) -> None:
         self._make_setup = make_setup
         self._count = len(failures)
-        self._failures = failures
+        self._steps, self._failures = steps, failures
         self._asked = 0
         self._streams = 0  # numbers given so far
         self._slots: list[_Slot] = []
 
     def __len__(self) -> int:
         return self._count
+
+    def steps_of(self, number: int) -> int:
+        """Agent steps of a fragment of simulator ``number``."""
+        return self._steps[number]
 
     def begin(self) -> None:
         """Create the simulators."""
@@ -118,18 +116,20 @@ class Fleet:
         return {"lives": [slot.life for slot in self._slots], "streams": self._streams}
 
     def restore(
-        self, state: Mapping[str, Any], checkpoint: str | None, saved: Collection[int], steps: int, new_lives: bool
+        self,
+        state: Mapping[str, Any] | None,
+        checkpoint: str | None,
+        saved: Collection[int],
+        steps: int,
+        new_lives: bool,
     ) -> None:
-        """Go on from ``state`` with fresh simulators; those that ``checkpoint`` holds take over what it says.
+        """As `Players.restore`, with fresh simulators; those in ``saved`` take over what ``checkpoint`` says.
 
         A simulator whose environments do not come back begins new episodes, with a warning.
-
-        Args:
-            saved: the simulators that it holds.
-            steps: the run's, when it was made.
-            new_lives: whether the others begin a life that they had not begun then, with seeds of their own.
         """
         self.close()
+        if state is None:
+            state = {"lives": [0] * self._count, "streams": 0}
         self._streams = state["streams"]
         lives = dict(enumerate(state["lives"]))
         loading = []
@@ -148,7 +148,7 @@ class Fleet:
                 self._slots[number].actor.begin_stream.remote(self._next_stream())
 
     def go_on(self) -> None:
-        """Nothing played so far will be learned from any more: withdraw it, and let every simulator begin a stream."""
+        """As `Players.go_on`; every simulator begins a stream."""
         for slot in self._slots:
             if slot.rollout is not None:
                 slot.rollout.withdrawn = True

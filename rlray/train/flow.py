@@ -1,43 +1,36 @@
-"""The way of fragments from the simulators to the learner: who plays now, what the learner gets next."""
+"""The way of what is played to the learner: who plays now, what the learner gets next."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Set
 
 from rlray import ObjectRef
 from rlray.config.schema import RunConfig
-from rlray.train.fleet import Fleet, Rollout
-from rlray.train.groups import group_by_number
+from rlray.train.groups import group_by_number, spare
 from rlray.train.learning import LearnerLink
+from rlray.train.players import Players, Rollout
 from rlray.train.progress import Progress
 from rlray.train.simulator import RolloutStats
-
-SPARE = 1
-"""Fragments that a group may have beyond one for each simulator: enough for the learner never to wait for one."""
-
-PACED_SPARE = 8
-"""The same for a paced group. Its time does not come back, so that it shall not stand still because the learner is busy
-with what others could play later."""
 
 
 class Flow:
     """Guarantees, ``mode: sync``: round by round; all simulators play one fragment with the same weights, the learner
-    takes the fragments in the order of the simulators. ``mode: async``: of each group, no more than `SPARE` fragments
-    beyond the number of its simulators (`PACED_SPARE` where it is paced) are played, waiting or being learned from;
-    nobody waits for another group, and within a group simulators take turns.
+    takes the fragments in the order of the simulators. ``mode: async``: of each group, no more than `spare` fragments
+    beyond the number of its simulators are played, waiting or being learned from; nobody waits for another group, and
+    within a group simulators take turns. For tasks instead of simulators it is the same.
     """
 
-    def __init__(self, config: RunConfig, fleet: Fleet, learner: LearnerLink, progress: Progress) -> None:
+    def __init__(self, config: RunConfig, fleet: Players, learner: LearnerLink, progress: Progress) -> None:
         self._config, self._fleet, self._learner, self._progress = config, fleet, learner, progress
         self._sync = config.mode == "sync"
-        self._group_of = group_by_number(config.groups)
+        self._group_of = group_by_number(config.groups)[: len(fleet)]
         self._finished: list[tuple[Rollout, RolloutStats]] = []  # not yet given to the learner
         self.collected = 0  # agent steps played, learned from or not yet
 
     @property
     def idle(self) -> bool:
         """Whether the learner has reported on all that was played to its end."""
-        return not self._finished and self._learner.backlog == 0
+        return not self._finished and self._learner.idle
 
     @property
     def settled(self) -> bool:
@@ -55,32 +48,23 @@ class Flow:
             return
         idle = self._fleet.idle()
         for number in sorted(idle) if self._sync else idle:  # in fixed order, also after a resume
-            index = self._group_of[number]
-            group = self._config.groups[index]
-            playing = [self._group_of[rollout.number] for rollout in self._fleet.rollouts()]
-            if self.collected + self._coming(playing, index) >= self._config.stop.steps:
+            group = self._group_of[number]
+            playing = [rollout.number for rollout in self._fleet.rollouts()]
+            beside = [one for one in playing if self._group_of[one] == group]
+            # Steps that are sure to come soon: in mode async other groups may take long, and are not waited for.
+            coming = sum(map(self._fleet.steps_of, playing if self._sync else beside))
+            if self.collected + coming >= self._config.stop.steps:
                 continue
-            spare = SPARE if group.realtime_hz is None else PACED_SPARE
-            if not self._sync and playing.count(index) + self._waiting(index) >= group.count + spare:
+            at_most = self._group_of.count(group) + spare(self._config.groups[group])
+            if not self._sync and len(beside) + self._waiting(group) >= at_most:
                 continue
             self._fleet.launch(number, self._learner.weights, self._learner.version, self.collected)
 
-    def _coming(self, playing: Sequence[int], index: int) -> int:
-        """Steps that are sure to come soon: in mode async those of other groups may take long, and are not waited for.
-
-        Args:
-            playing: the groups of the simulators that play.
-            index: the group that asks.
-        """
-        groups = self._config.groups
-        counted = playing if self._sync else [one for one in playing if one == index]
-        return sum(groups[one].envs * groups[one].fragment_length for one in counted)
-
-    def _waiting(self, index: int) -> int:
+    def _waiting(self, group: int) -> int:
         """Fragments of a group that were played and have not been learned from."""
         simulators = [rollout.number for rollout, _ in self._finished]
         simulators += [stats.simulator for stats in self._learner.waiting()]
-        return sum(1 for number in simulators if self._group_of[number] == index)
+        return sum(1 for number in simulators if self._group_of[number] == group)
 
     def under_way(self) -> list[ObjectRef]:
         """References worth waiting for."""
@@ -103,5 +87,5 @@ class Flow:
         self._finished.sort(key=lambda one: one[0].number)
         last = self._finished[-1][0]
         for rollout, stats in self._finished:
-            self._learner.learn(rollout.fragment, stats, publish=not self._sync or rollout is last)
+            self._learner.learn(rollout.played, stats, publish=not self._sync or rollout is last)
         self._finished = []

@@ -14,6 +14,18 @@ from rlray.train.sources import EnvSource
 PARTS = ("observation_space", "action_space", "frame_stack", "pad")
 """What of a spec networks and replay are made for."""
 
+SPARE = 1
+"""Fragments that a group may have beyond one for each simulator: enough for the learner never to wait for one."""
+
+PACED_SPARE = 8
+"""The same for a paced group. Its time does not come back, so that it shall not stand still because the learner is busy
+with what others could play later."""
+
+
+def spare(group: SimulatorsConfig) -> int:
+    """How many fragments of ``group`` may be played, waiting or being learned from beyond one for each simulator."""
+    return SPARE if group.realtime_hz is None else PACED_SPARE
+
 
 def group_by_number(groups: Sequence[SimulatorsConfig]) -> list[int]:
     """The group of each simulator: they are numbered through all groups, in order."""
@@ -27,7 +39,7 @@ def env_of(group: SimulatorsConfig, run: EnvSource) -> EnvSource:
     """
     if group.env is None:
         return run.with_settings({**run.settings, **group.env_settings})
-    return EnvSource.of(group.env, group.env_settings)
+    return EnvSource.of(group.env, group.env_settings, run.code)
 
 
 def spec_of(config: RunConfig, run: EnvSource) -> EnvSpec:
@@ -57,8 +69,8 @@ def spec_of(config: RunConfig, run: EnvSource) -> EnvSpec:
     return spec
 
 
-def env_spec(config: RunConfig, source: EnvSource, key: str = "env") -> EnvSpec:
-    """The spaces of one environment, which ``key`` of the configuration names.
+def env_spec(config: RunConfig | None, source: EnvSource, key: str = "env") -> EnvSpec:
+    """The spaces of one environment, which ``key`` of the configuration, if there is one, names.
 
     Raises: ConfigError for an unknown environment or setting; EnvironmentFailed where it raises when it is made.
     """
@@ -67,4 +79,4 @@ def env_spec(config: RunConfig, source: EnvSource, key: str = "env") -> EnvSpec:
     except EnvError as error:
         raise EnvironmentFailed.during("make", source.id, "before the run", 0, 0, error) from error
     except (TypeError, ValueError) as error:
-        raise config.error(key, str(error)) from error
+        raise (config.error(key, str(error)) if config else ConfigError([Problem(str(error))])) from error

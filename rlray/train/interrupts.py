@@ -13,7 +13,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def leave_cleanly(stop: Callable[[str], None]) -> Iterator[None]:
+def leave_cleanly(
+    stop: Callable[[str], None], saying: str = "saving a checkpoint; once more to leave at once"
+) -> Iterator[None]:
     """Within the block, the first SIGINT or SIGTERM calls ``stop("interrupted")``; the second ends this process.
 
     Ending it ends the workers too: they do not outlive their driver. Outside the main thread, where Python allows
@@ -30,7 +32,7 @@ def leave_cleanly(stop: Callable[[str], None]) -> Iterator[None]:
         if seen > 1:
             os._exit(128 + number)
         # Not by logging or print: the handler may have interrupted one of them.
-        os.write(2, b"\nsaving a checkpoint; once more to leave at once\n")
+        os.write(2, f"\n{saying}\n".encode())
         stop("interrupted")
 
     before = {number: signal.signal(number, handler) for number in SIGNALS}

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from rlray import method
-from rlray.algos.types import Fragment, Learner, LearnerContext, Metrics, NotFinite, Weights
+from rlray.algos.types import (
+    DrawnLearner,
+    Fragment,
+    Learner,
+    LearnerContext,
+    Metrics,
+    NotFinite,
+    Outcomes,
+    Weights,
+)
 from rlray.envs.types import EnvSpec
 from rlray.train import seeds, threads
 from rlray.train.checkpoint import load_checkpoint
 from rlray.train.failures import NotFiniteFound
+from rlray.train.memory import size
 from rlray.train.not_finite import keep_evidence, not_finite_in
 from rlray.train.saving import Draft, KeepReplay, begin_checkpoint
 from rlray.train.sources import AlgorithmSource
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,8 +69,12 @@ class LearnerActor:
         self._published: int | None = None
         self._idle_since = time.perf_counter()
 
-    def start(self) -> str:
-        """Make network, optimiser and replay; returns a line about the device and the threads."""
+    def start(self, shared: Any = None) -> str:
+        """Make network, optimiser and replay; returns a line about the device, the threads and the network.
+
+        Args:
+            shared: what the algorithm's tasks read, if it has tasks.
+        """
         import torch
 
         setup = self._setup
@@ -66,14 +82,15 @@ class LearnerActor:
         device = "cuda" if setup.num_gpus > 0 and torch.cuda.is_available() else "cpu"
         sequence = seeds.sequence(setup.seed, seeds.Role.LEARNER)
         seeds.seed_torch(sequence)
-        context = LearnerContext(device, seeds.integer(sequence), setup.total_steps)
-        self._learner: Learner = setup.algorithm.make_learner(setup.spec, context)
+        context = LearnerContext(device, seeds.integer(sequence), setup.total_steps, shared)
+        self._learner: Learner | DrawnLearner = setup.algorithm.make_learner(setup.spec, context)
         self._idle_since = time.perf_counter()
-        return f"learner: {device}, {count} thread(s)"
+        weights = sum(array.nbytes for array in self._learner.weights().values())
+        return f"learner: {device}, {count} thread(s), {size(weights)} of weights"
 
     @method(num_returns=2)
-    def learn(self, fragment: Fragment, publish: bool) -> tuple[LearnReport, Weights | None]:
-        """Take in ``fragment`` and do the updates that are due.
+    def learn(self, played: Fragment | Outcomes, publish: bool) -> tuple[LearnReport, Weights | None]:
+        """Take in what was ``played`` and do the updates that are due.
 
         The second result is the weights after it, if ``publish`` asks for them and they are newer than the last ones
         published; else None.
@@ -81,20 +98,23 @@ class LearnerActor:
         Raises: NotFiniteFound where a loss is infinite or not a number; the batch, the fragment and the learner's state
         have been saved.
         """
-        begin = time.perf_counter()
-        idle = begin - self._idle_since
-        try:
-            metrics = self._learner.learn(fragment)
-        except FloatingPointError as error:
-            raise self._not_finite(str(error), fragment, error) from error
-        if bad := not_finite_in(metrics):
-            raise self._not_finite(f"{bad} became {metrics[bad]}", fragment, None)
-        updates = int(metrics.pop("updates"))
-        self._version += updates
-        weights = self.weights()[0] if publish and self._version != self._published else None
-        self._idle_since = time.perf_counter()
-        report = LearnReport(self._version, updates, metrics, weights is not None, self._idle_since - begin, idle)
-        return report, weights
+        learner = cast(Learner, self._learner)
+        report, _ = self._timed(lambda: (learner.learn(played), None), {"fragment": played})
+        report.published = publish and self._version != self._published
+        return report, self.weights()[0] if report.published else None
+
+    @method(num_returns=3)
+    def learn_drawn(self, drawn: Any) -> tuple[LearnReport, Weights, Any]:
+        """Do the updates that ``drawn`` is for, which the replay has drawn in an actor of its own.
+
+        Further results: the weights after it, and what goes back to the replay.
+
+        Raises: as `learn`.
+        """
+        learner = cast(DrawnLearner, self._learner)
+        report, returned = self._timed(lambda: learner.learn_drawn(drawn), {})
+        report.published = True
+        return report, self.weights()[0], returned
 
     @method(num_returns=2)
     def weights(self) -> tuple[Weights, int]:
@@ -141,11 +161,28 @@ class LearnerActor:
         self._idle_since = time.perf_counter()
         return "replay" in state if "replay" in self._learner.state() else None
 
-    def _not_finite(self, what: str, fragment: Fragment, error: FloatingPointError | None) -> NotFiniteFound:
+    def _timed(self, learn: Callable[[], tuple[Metrics, T]], given: Mapping[str, Any]) -> tuple[LearnReport, T]:
+        """Learn, and count and time it; nothing is published yet. What was ``given`` is saved where a loss is none."""
+        begin = time.perf_counter()
+        idle = begin - self._idle_since
+        try:
+            metrics, result = learn()
+        except FloatingPointError as error:
+            raise self._not_finite(str(error), given, error) from error
+        if bad := not_finite_in(metrics):
+            raise self._not_finite(f"{bad} became {metrics[bad]}", given, None)
+        if "updates" not in metrics:
+            raise TypeError(f"learn() must say how many 'updates' it did, beside other metrics, but returned {metrics}")
+        updates = int(metrics.pop("updates"))
+        self._version += updates
+        self._idle_since = time.perf_counter()
+        return LearnReport(self._version, updates, metrics, False, self._idle_since - begin, idle), result
+
+    def _not_finite(self, what: str, given: Mapping[str, Any], error: FloatingPointError | None) -> NotFiniteFound:
         """The error to raise, once everything that led to it has been saved."""
         state = {name: part for name, part in self._learner.state().items() if name != "replay"}
         evidence: dict[str, Any] = {"batch": error.batch} if isinstance(error, NotFinite) else {}
-        evidence |= {"fragment": vars(fragment), "learner": state}
+        evidence |= {**{name: vars(one) for name, one in given.items()}, "learner": state}
         return NotFiniteFound(
             f"the learner, in update {self._version} or a few later: {what}. "
             + keep_evidence(Path(self._setup.failures), "learner", evidence)

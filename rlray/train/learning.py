@@ -30,12 +30,14 @@ class LearnerLink:
         self.weights: ObjectRef  # the newest that are ready, and ...
         self.version = 0  # ... their version
 
-    def start(self, checkpoint: str | None = None) -> tuple[str, bool | None]:
+    def start(self, shared: ObjectRef | None, checkpoint: str | None = None) -> tuple[str, bool | None]:
         """Wait until the learner stands, as it was in ``checkpoint`` if one is given, and its weights are there.
+
+        ``shared`` is what the algorithm's tasks read, if it has tasks.
 
         Returns a line about its device, and whether the checkpoint held the replay; None where there is no such thing.
         """
-        line: str = self.get(self._actor.start.remote())
+        line: str = self.get(self._actor.start.remote(shared))
         replay: bool | None = None if checkpoint is None else self.get(self._actor.load.remote(checkpoint))
         self.refresh()
         return line, replay
@@ -47,22 +49,25 @@ class LearnerLink:
         self._actor = self._create()
 
     @property
-    def backlog(self) -> int:
-        """Fragments given and not yet reported on."""
-        return len(self._learning)
+    def idle(self) -> bool:
+        """Whether it has reported on everything, and has nothing to do."""
+        return not self._learning
+
+    def go_on(self) -> None:
+        """Do more than what fragments make due, where the algorithm wants that; this one does not."""
 
     def waiting(self) -> Iterator[RolloutStats]:
-        """The stats of those fragments."""
+        """The stats of the fragments given and not yet reported on."""
         return (stats for _, _, stats in self._learning)
 
-    def learn(self, fragment: ObjectRef, stats: RolloutStats, publish: bool) -> None:
-        """Hand over the next fragment; ``publish``: with the weights after it."""
-        report, weights = self._actor.learn.remote(fragment, publish)
+    def learn(self, played: ObjectRef, stats: RolloutStats, publish: bool) -> None:
+        """Hand over the next fragment, or outcomes; ``publish``: with the weights after it."""
+        report, weights = self._actor.learn.remote(played, publish)
         self._learning.append((report, weights, stats))
 
     def refresh(self) -> None:
         """Wait for everything given so far, and for the weights after it. Nothing may be left to report on."""
-        assert not self._learning
+        assert self.idle
         self.weights, version = self._actor.weights.remote()
         self.version = self.get(version)
 

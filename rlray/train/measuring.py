@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,10 @@ class EvaluatorLink:
     An evaluation that kills it again and again, or whose environment raises, is left out; the run goes on.
     """
 
-    def __init__(self, setup: EvaluatorSetup, failures: EnvFailures) -> None:
+    def __init__(self, setup: EvaluatorSetup, failures: EnvFailures, videos: Path | None = None) -> None:
+        """``videos``: the folder for a video of each evaluation's first episode; None for none."""
         self._setup = setup
+        self._videos = videos
         self._failures = failures
         self._actor = self._create()
         self._running: tuple[Evaluation, ObjectRef] | None = None
@@ -58,7 +61,8 @@ class EvaluatorLink:
     def launch(self, asked: Evaluation) -> None:
         """Begin an evaluation; there must be none under way."""
         assert self._running is None
-        ref = self._actor.evaluate.remote(asked.weights, asked.episodes, asked.seed)
+        video = None if self._videos is None else str(self._videos / f"step_{asked.step:09d}.mp4")
+        ref = self._actor.evaluate.remote(asked.weights, asked.episodes, asked.seed, video)
         self._running = asked, ref
 
     @property
@@ -86,6 +90,8 @@ class EvaluatorLink:
             self._failures.survived(ours, f"the evaluation of step {asked.step} is left out")
             return None
         self._deaths = 0
+        if result.trouble is not None:
+            log.warning("the evaluation of step %d: %s", asked.step, result.trouble)
         return asked, result
 
     def abandon(self) -> None:

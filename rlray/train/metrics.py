@@ -11,11 +11,13 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
-from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary  # type: ignore[import-untyped]
 from tensorboard.plugins.hparams import summary_v2 as hparams  # type: ignore[import-untyped]
 from tensorboard.summary.writer.event_file_writer import EventFileWriter  # type: ignore[import-untyped]
 
 from rlray.config import RunConfig
+from rlray.train.evaluator import EvalResult
+from rlray.train.histograms import Histogram
 from rlray.train.run_folder import RunFolder
 
 HPARAMS_METRICS = ("eval/return_mean", "train/return_mean")
@@ -78,6 +80,15 @@ class MetricsWriter:
         self._write_event(Event(wall_time=now, step=step, summary=Summary(value=scalars)))
         self._table.write(step, now, numbers)
 
+    def write_evaluation(self, step: int, result: EvalResult) -> None:
+        """What TensorBoard shows of an evaluation besides numbers: histograms, and the video as ``eval/video``."""
+        values = [Summary.Value(tag=tag, histo=_histogram(one)) for tag, one in result.histograms.items()]
+        if result.gif is not None:
+            width, height = (int.from_bytes(result.gif[at : at + 2], "little") for at in (6, 8))
+            picture = Summary.Image(encoded_image_string=result.gif, width=width, height=height, colorspace=3)
+            values.append(Summary.Value(tag="eval/video", image=picture))
+        self._write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
     def close(self) -> None:
         """Close both files. Calling it twice is harmless."""
         if self._events is not None:
@@ -113,6 +124,18 @@ class MetricsWriter:
         names = [hparams.HParam(name) for name in settings]
         for summary in (hparams.hparams_config_pb(names, metrics), hparams.hparams_pb(settings, self._config.name)):
             self._write_event(Event(wall_time=time.time(), step=0, summary=summary))
+
+
+def _histogram(of: Histogram) -> HistogramProto:
+    return HistogramProto(
+        min=of.low,
+        max=of.high,
+        num=sum(of.counts),
+        sum=of.total,
+        sum_squares=of.squares,
+        bucket_limit=of.edges,
+        bucket=of.counts,
+    )
 
 
 def _second_of(file: Path) -> int:

@@ -21,9 +21,10 @@ class Share:
     group: str
     simulators: int
     cpus: float  # each
+    what: str = "simulator(s)"  # or tasks, which wait for their turn
 
     def __str__(self) -> str:
-        return f"{self.simulators} simulator(s) with {self.cpus:g} CPU and {threads.count(self.cpus)} thread(s) each"
+        return f"{self.simulators} {self.what} with {self.cpus:g} CPU and {threads.count(self.cpus)} thread(s) each"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Plan:
     learner_cpus: float
     learner_gpus: float
     evaluator_cpus: float = 0.0
+    tasks_at_once: int = 0  # where tasks play instead of simulators: as many of them as there is room for
 
     def __str__(self) -> str:
         gpu = f" and {self.learner_gpus:g} GPU" if self.learner_gpus else ""
@@ -71,6 +73,28 @@ def make_plan(groups: Sequence[SimulatorsConfig], learner: LearnerConfig, total:
             "or learner.num_gpus ('auto' fits any machine)"
         )
     return Plan(tuple(shares), for_learner, gpu)
+
+
+def make_task_plan(group: SimulatorsConfig, learner: LearnerConfig, total: Mapping[str, float]) -> Plan:
+    """The same where tasks play: as many at once as ``total`` has room for.
+
+    ``auto`` is one CPU for a task, and for the learner none, CPU or GPU: it learns while the tasks wait.
+
+    Raises: ResourcesTooSmall if not even one task fits beside the learner.
+    """
+    each = 1.0 if group.num_cpus == "auto" else group.num_cpus
+    for_learner = 0.0 if learner.num_cpus == "auto" else learner.num_cpus
+    gpu = 0.0 if learner.num_gpus == "auto" else learner.num_gpus
+    cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
+    if each + for_learner > cpus + 1e-6 or gpu > gpus:
+        raise ResourcesTooSmall(
+            f"the run asks for {each:g} CPU for a task + learner {for_learner:g} CPU and {gpu:g} GPU, but there are "
+            f"{cpus:g} CPU and {gpus:g} GPU; lower simulators.num_cpus, learner.num_cpus or learner.num_gpus ('auto' "
+            "fits any machine)"
+        )
+    at_once = min(group.count, int((cpus - for_learner) / each + 1e-6)) if each else group.count
+    share = Share(group.name, group.count, each, "task(s) a round")
+    return Plan((share,), for_learner, gpu, tasks_at_once=at_once)
 
 
 def _down(amount: float) -> float:

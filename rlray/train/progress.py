@@ -35,6 +35,7 @@ class Progress:
         self.episodes = Episodes()
         self.version = 0  # gradient steps
         self._sources = SourceMetrics(sources)
+        self._rollouts = 0  # learned from, by this process
         self.begun = time.monotonic()
         self._marks = deque([self._mark(self.begun)])  # of the records that rates look back on
         self._reports: list[LearnReport] = []
@@ -46,6 +47,7 @@ class Progress:
         before = report.version - report.updates
         self.steps += stats.steps
         self.version = report.version
+        self._rollouts += 1
         self.episodes.add(stats.returns, stats.lengths)
         self._sources.add(stats)
         self._reports.append(report)
@@ -71,7 +73,7 @@ class Progress:
         self._marks.append(self._mark(now))
         while len(self._marks) > 2 and self._marks[1][0] < now - RATE_SECONDS:
             self._marks.popleft()
-        then, steps_then, updates_then, sources_then = self._marks[0]
+        then, steps_then, updates_then, rollouts_then, sources_then = self._marks[0]
         took = max(now - then, 1e-9)
         metrics: Metrics = {
             "steps": float(self.steps),
@@ -82,6 +84,7 @@ class Progress:
             "time/policy_lag": float(np.mean(self._lags)) if self._lags else 0.0,
             "time/seconds": self.seconds,
             "time/steps_per_second": (self.steps - steps_then) / took,
+            "time/rollouts_per_second": (self._rollouts - rollouts_then) / took,
             "time/updates_per_second": (self.version - updates_then) / took,
             "time/learner_busy": busy / max(busy + idle, 1e-9),
             "time/env_ms_per_step": 1e3 * sum(stats.env_seconds for stats in self._stats) / max(steps, 1),
@@ -118,9 +121,9 @@ class Progress:
         """Let ``seconds`` have gone by until now."""
         self.begun = time.monotonic() - seconds
 
-    def _mark(self, now: float) -> tuple[float, int, int, tuple[int, ...]]:
-        """Time, steps, updates, and the steps of each source."""
-        return now, self.steps, self.version, tuple(self._sources.steps)
+    def _mark(self, now: float) -> tuple[float, int, int, int, tuple[int, ...]]:
+        """Time, steps, updates, rollouts, and the steps of each source."""
+        return now, self.steps, self.version, self._rollouts, tuple(self._sources.steps)
 
 
 def tag_of(name: str) -> str:

@@ -13,7 +13,7 @@ from rlray.train.run_folder import RunFolder, RunFolderError
 
 log = logging.getLogger(__name__)
 
-FREE = ("stop.", "eval.", "checkpoint.", "engine.", "name", "run_dir")
+FREE = ("stop.", "eval.", "checkpoint.", "engine.", "wandb", "name", "run_dir", "code")
 """Keys that may differ: they change how long a run is and what is seen of it, not what it learns."""
 FREE_ANYWHERE = (".num_cpus", ".num_gpus", ".max_env_failures")
 """The same of the machine: it changes the speed, and in mode sync at most the last bits."""

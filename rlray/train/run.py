@@ -11,19 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import rlray
+from rlray.algos import get_algorithm
 from rlray.config import RunConfig, load_config
 from rlray.core.resources import count_cpus, count_gpus
+from rlray.envs import EnvError
 from rlray.train.checkpoint_folder import checkpoint_to_resume
 from rlray.train.console import Console
 from rlray.train.evaluator import EvalResult
 from rlray.train.experiment import Experiment
 from rlray.train.groups import spec_of
 from rlray.train.interrupts import leave_cleanly
+from rlray.train.memory import check, free_memory, parts_of
 from rlray.train.metrics import MetricsWriter
-from rlray.train.plan import Plan, make_plan
+from rlray.train.plan import Plan, make_plan, make_task_plan
 from rlray.train.resuming import Changes, config_to_resume, tell_changes
 from rlray.train.run_folder import RunFolder
 from rlray.train.sources import EnvSource, name_of
+from rlray.train.video import need_ffmpeg
+from rlray.train.wandb_writer import WandbWriter, need_wandb
 
 log = logging.getLogger("rlray.train")
 
@@ -91,6 +96,11 @@ def train(
             checked, source = resolve(config, env, overrides)
         spec = spec_of(checked, source)
         plan = plan_for(checked)
+        memory = check(checked, parts_of(checked, spec, plan), free_memory())
+        if checked.eval.video:
+            check_video(checked, source)
+        if checked.wandb is not None:
+            need_wandb()
         if resume is None:
             folder = RunFolder.create(checked)
             stack.enter_context(folder.lock())
@@ -98,9 +108,11 @@ def train(
         stack.enter_context(_log_lines(folder, console))
         log.info("run folder %s; watch it with: tensorboard --logdir %s", folder.path, folder.events)
         log.info("%s", plan)
+        log.info("%s", memory)
         checkpoint = None if resume is None else _going_on(folder, checked, changed)
         stack.enter_context(_runtime(checked, folder))
         writer = stack.enter_context(MetricsWriter(folder, checked, resume=resume is not None))
+        wandb = None if checked.wandb is None else stack.enter_context(WandbWriter(folder, checked, checked.wandb))
         if resume is not None and checkpoint is None:
             writer.rewind(None, 0)
         experiment = stack.enter_context(
@@ -110,6 +122,10 @@ def train(
             for metrics in experiment:
                 step = int(metrics.pop("steps"))
                 writer.write(step, metrics)
+                if wandb is not None:
+                    wandb.write(step, metrics)
+                if "eval/return_mean" in metrics and experiment.last_evaluation is not None:
+                    writer.write_evaluation(step, experiment.last_evaluation)
                 console.update(metrics, step)
         progress = experiment.progress
         result = Result(
@@ -152,11 +168,30 @@ def resolve(
         checked = load_config(config, [*overrides, *([f"env={name}"] if name else [])])
     elif overrides:
         raise ValueError(f"overrides are for configurations from a file; write {list(overrides)!r} into the dict")
+    elif isinstance(config, RunConfig) and name is None:
+        checked = config  # which knows where it was written
     else:
         values = config.model_dump() if isinstance(config, RunConfig) else dict(config)
         checked = RunConfig.from_dict({**values, "env": name} if name else values)
-    source = EnvSource.of(checked.env if env is None else env, checked.env_settings)
+    source = EnvSource.of(checked.env if env is None else env, checked.env_settings, checked.code)
     return checked, source
+
+
+def check_video(config: RunConfig, source: EnvSource) -> None:
+    """See whether the environment can be drawn, by one picture of it.
+
+    Raises: ImportError where the extra with ffmpeg is missing; ConfigError where the environment cannot be drawn.
+    """
+    need_ffmpeg()
+    try:
+        env = source.make(1, render=True)
+        try:
+            env.reset(0)
+            env.render()
+        finally:
+            env.close()
+    except (EnvError, TypeError, ValueError) as error:
+        raise config.error("eval.video", f"eval.video: true needs an environment that can be drawn: {error}") from error
 
 
 def plan_for(config: RunConfig) -> Plan:
@@ -165,6 +200,8 @@ def plan_for(config: RunConfig) -> Plan:
         total: Mapping[str, float] = rlray.cluster_resources()
     else:
         total = {"CPU": config.engine.num_cpus or count_cpus(), "GPU": count_gpus()}
+    if get_algorithm(config.algo).make_trials is not None:
+        return make_task_plan(config.groups[0], config.learner, total)
     return make_plan(config.groups, config.learner, total)
 
 

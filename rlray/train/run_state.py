@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from rlray.algos.registry import get_algorithm
 from rlray.config.schema import RunConfig
 from rlray.train.evaluator import EvalResult
 from rlray.train.marks import Marks
@@ -44,7 +45,10 @@ class RunState:
         self.progress = Progress(config.groups if config.has_sources else ())
         self.evaluations = 0  # begun
         self.last_evaluation: EvalResult | None = None
-        round_steps = sum(group.count * group.envs * group.fragment_length for group in config.groups)
+        by_tasks = get_algorithm(config.algo).make_trials is not None  # then nobody knows how long a round will be
+        round_steps = (
+            1 if by_tasks else sum(group.count * group.envs * group.fragment_length for group in config.groups)
+        )
         self.record_marks = Marks(max(round_steps, config.stop.steps // MAX_RECORDS))
         self.eval_marks = Marks(config.eval.every)
         self.checkpoint_marks = Marks(config.checkpoint.every)
@@ -63,7 +67,7 @@ class RunState:
             "progress": self.progress.state(),
             "marks": {name: marks.next for name, marks in self._marks().items()},
             "evaluations": self.evaluations,
-            "last_evaluation": None if last is None else vars(last),
+            "last_evaluation": None if last is None else {"returns": last.returns, "lengths": last.lengths},
             "evaluating": None
             if evaluating is None
             else {"step": evaluating.step, "episodes": evaluating.episodes, "seed": evaluating.seed},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rlray.train.checkpoint import finish_draft, free_space, size_of, write_draft
+from rlray.train.checkpoint import add_parts, finish_draft, free_space, size_of, write_draft
 from rlray.train.state_tree import take_apart
 
 KeepReplay = bool | Literal["auto"]
@@ -34,18 +36,27 @@ def begin_checkpoint(path: Path, state: Mapping[str, Any], replay: Any, keep_rep
     """
     draft = Draft(str(path))
     try:
-        if replay is not None and keep_replay is not False:
-            if keep_replay == "auto" and not _has_room(path.parent, {**state, "replay": replay}):
-                draft.remark = (
-                    "the replay is not in it, since the disk has no room for it: after a resume it fills anew"
-                )
-            else:
-                state = {**state, "replay": replay}
-        draft.folder = str(write_draft(path, state))
+        draft.folder = str(write_draft(path, _with_replay(draft, state, replay, keep_replay)))
     except OSError as error:
         draft.failure = str(error)
         return draft
-    draft.bytes = sum(file.stat().st_size for file in Path(draft.folder).iterdir())
+    draft.bytes = _size(draft.folder)
+    return draft
+
+
+def add_to_checkpoint(draft: Draft, state: Mapping[str, Any], replay: Any, keep_replay: KeepReplay) -> Draft:
+    """`begin_checkpoint` for the parts of another process; where they fail, the draft is gone."""
+    if draft.folder is None:
+        return draft
+    begin = time.perf_counter()
+    try:
+        add_parts(Path(draft.folder), _with_replay(draft, state, replay, keep_replay))
+    except OSError as error:
+        shutil.rmtree(draft.folder, ignore_errors=True)
+        draft.folder, draft.failure = None, str(error)
+        return draft
+    draft.bytes = _size(draft.folder)
+    draft.seconds += time.perf_counter() - begin
     return draft
 
 
@@ -57,6 +68,20 @@ def finish_checkpoint(draft: Draft) -> Draft:
         except OSError as error:
             draft.failure = str(error)
     return draft
+
+
+def _with_replay(draft: Draft, state: Mapping[str, Any], replay: Any, keep_replay: KeepReplay) -> Mapping[str, Any]:
+    """``state``, with the replay where it is to be kept; else the draft says why it is not."""
+    if replay is None or keep_replay is False:
+        return state
+    if keep_replay == "auto" and not _has_room(Path(draft.path).parent, {**state, "replay": replay}):
+        draft.remark = "the replay is not in it, since the disk has no room for it: after a resume it fills anew"
+        return state
+    return {**state, "replay": replay}
+
+
+def _size(folder: str) -> int:
+    return sum(file.stat().st_size for file in Path(folder).iterdir())
 
 
 def _has_room(folder: Path, state: Mapping[str, Any]) -> bool:

@@ -22,6 +22,10 @@ class Role(IntEnum):
     EVALUATOR = 2
     SEPARATE_EVALUATION = 3  # after the run, by `rlray evaluate`
     CUT = 4  # a simulator whose environments begin anew at a checkpoint
+    TRIAL = 5  # by round, attempt and group of trials
+    SHARED = 6  # what all tasks of a run read
+    SIMULATION = 7  # without learning, by `rlray simulate`
+    REPLAY = 8  # in an actor of its own
 
 
 def sequence(run_seed: int, role: Role, number: int = 0, life: int = 0, *more: int) -> np.random.SeedSequence:

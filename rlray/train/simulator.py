@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlray import method
-from rlray.algos.types import Fragment, Policy, Weights
+from rlray.algos.types import CompletingPolicy, Fragment, Place, PlacedPolicy, Policy, Weights
 from rlray.envs.types import VecStep, VectorEnv
 from rlray.train import seeds, threads
 from rlray.train.checkpoint import load_checkpoint
@@ -40,6 +41,7 @@ class SimulatorSetup:
     num_cpus: float
     failures: str = "failures"  # the folder for fragments with numbers that are none
     keep_episodes: bool = True  # whether a checkpoint keeps running episodes where the environment can tell its state
+    place: Place | None = None  # which of the run's environments these are; None: the first of ``envs``
     group: str | None = None  # its name, where there are several
     realtime_hz: float | None = None  # steps of each environment per second of wall-clock time; None: not paced
 
@@ -127,7 +129,7 @@ class Simulator:
         stats = RolloutStats(setup.number, play.stream, play.sequence, 0, version, 0.0, 0.0)
         for _ in range(setup.fragment_length):
             begin = time.perf_counter()
-            actions, extras = self._policy.act(self._obs, step + stats.steps, self._rng)
+            actions, extras = _both(self._policy.act(self._obs, step + stats.steps, self._rng))
             builder.before(self._obs, play.first, actions, extras)
             stats.policy_seconds += time.perf_counter() - begin
             if self._pace is not None:
@@ -142,6 +144,10 @@ class Simulator:
             play.vector_steps += 1
         stats.paced_seconds, stats.late_seconds = paced.seconds, paced.late_seconds
         fragment = builder.finish(play.stream, play.sequence, self._obs)
+        if isinstance(self._policy, CompletingPolicy):
+            begin = time.perf_counter()
+            self._policy.complete(fragment)
+            stats.policy_seconds += time.perf_counter() - begin
         who = f"{setup.who}: environment {setup.env.id!r} (seed {play.env_seed})"
         check_fragment(fragment, who, play.vector_steps - setup.fragment_length, Path(setup.failures))
         play.sequence += 1
@@ -207,6 +213,8 @@ class Simulator:
         self._pace = Pace(setup.realtime_hz) if setup.realtime_hz is not None else None
         self._make()
         self._policy: Policy = setup.algorithm.make_policy(self._env.spec)
+        if isinstance(self._policy, PlacedPolicy):
+            self._policy.place(setup.place or Place(0, setup.envs, setup.envs))
 
     def _make(self) -> None:
         self._env: VectorEnv = self._run("make", self._setup.env.make, self._setup.envs, self._threads)
@@ -236,3 +244,10 @@ class Simulator:
         except Exception as error:
             play, env, who = self._play, self._setup.env.id, self._setup.who
             raise EnvironmentFailed.during(doing, env, who, play.env_seed, play.vector_steps, error) from error
+
+
+def _both(acted: Any) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+    """What ``act`` returned, taken apart."""
+    if not (isinstance(acted, tuple) and len(acted) == 2 and isinstance(acted[1], dict)):
+        raise TypeError(f"act() must return actions and a dict of extras, possibly empty, but returned {acted!r:.80}")
+    return acted

@@ -224,3 +224,22 @@ def test_what_does_not_fit_is_explained(spec: EnvSpec, network: Any, message: st
         return
     with pytest.raises(ValueError, match=message):
         make(spec, network)
+
+
+@pytest.mark.parametrize("dueling", [False, True])
+def test_normalised_layers_put_out_numbers_of_mean_zero_and_deviation_one(dueling: bool) -> None:
+    """However large the observations are: of each picture by itself, and of each stream by itself."""
+    network = {"kind": "small", "layer_norm": True, "dueling": dueling, "input_norm": "divide"}
+    made = make(pictures(42), network)
+    seen: list[torch.Tensor] = []
+    norms = [module for module in made.modules() if isinstance(module, nn.GroupNorm)]
+    for norm in norms:
+        norm.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
+    made(observations(pictures(42)))
+    assert len(seen) == 4
+    streams = seen[-1].view(3, 2 if dueling else 1, -1).flatten(0, 1)
+    for output in (*(one.flatten(1) for one in seen[:-1]), streams):
+        np.testing.assert_allclose(output.mean(dim=1), 0.0, atol=1e-4)
+        np.testing.assert_allclose(output.std(dim=1, unbiased=False), 1.0, atol=0.01)
+    plain = make(pictures(42), {**network, "layer_norm": False})
+    assert count(made) - count(plain) == 2 * (3 * 32 + 256 * (2 if dueling else 1))

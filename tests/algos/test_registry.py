@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -25,8 +26,8 @@ def test_an_algorithm_of_ones_own_is_named_by_module_and_attribute() -> None:
     ("name", "message"),
     [
         ("dnq", r"unknown algorithm 'dnq'. Did you mean 'dqn'\?"),
-        ("rainforest", r"unknown algorithm 'rainforest'. Bundled are: dqn.*package.module:ATTRIBUTE"),
-        ("rlray.algos.dqn:ALGORITM", r"module 'rlray.algos.dqn' has no 'ALGORITM'. Did you mean 'ALGORITHM'\?"),
+        ("rainforest", r"unknown algorithm 'rainforest'. Bundled are: .*dqn.*package.module:ATTRIBUTE"),
+        ("rlray.algos.dqn:ALGORITM", r"module 'rlray.algos.dqn' \(.*\) has no 'ALGORITM'. Did you mean 'ALGORITHM'\?"),
         ("rlray.algos.dpn:ALGORITHM", r"no module 'rlray.algos.dpn' can be found"),
         ("no_such_package.x:ALGORITHM", r"no module 'no_such_package' can be found"),
         ("rlray.algos.dqn:", "must have the form 'package.module:ATTRIBUTE'"),
@@ -45,11 +46,17 @@ def test_a_wrong_type_is_explained() -> None:
         get_algorithm("rlray.algos.dqn:DQNConfig")
 
 
+def test_settings_must_be_a_class_of_settings() -> None:
+    with pytest.raises(TypeError, match=r"config of algorithm 'mine' must be a class of settings .* got <class 'dict'"):
+        dataclasses.replace(get_algorithm("dqn"), name="mine", config=dict)  # type: ignore[type-var]
+
+
 def test_what_a_module_raises_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine_needs_more.py").write_text("import a_library_nobody_has\n")
     (tmp_path / "mine_is_broken.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="a_library_nobody_has"):
+    text = "algorithm 'mine_needs_more:ALGORITHM': it imports 'a_library_nobody_has', and no such module can be found"
+    with pytest.raises(ModuleNotFoundError, match=text):
         get_algorithm("mine_needs_more:ALGORITHM")
     with pytest.raises(ZeroDivisionError):
         get_algorithm("mine_is_broken:ALGORITHM")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,70 @@ class Catch(Toy):
         frame[state["row"], state["ball"]] = 220
         frame[-1, state["paddle"] - 1 : state["paddle"] + 2] = 140
         return frame
+
+
+class Aim(Toy):
+    """One step: two numbers are shown, and the closer the action to them, the better."""
+
+    spec = EnvSpec("Aim-v0", spaces.Box(-1, 1, (2,), np.float32), spaces.Box(-1, 1, (2,), np.float32))
+
+    def begin(self) -> np.ndarray:
+        return self.rng.uniform(-0.8, 0.8, 2).astype(np.float32)
+
+    def move(self, state: np.ndarray, action: int) -> tuple[np.ndarray, float, bool, bool]:
+        return state, 0.0, True, False
+
+    def look(self, state: np.ndarray) -> np.ndarray:
+        return state
+
+    def step(self, actions: np.ndarray) -> VecStep:
+        assert all(self.spec.action_space.contains(action) for action in actions)
+        reward = -np.square(self.unit(actions) - np.stack(self.cells)).sum(axis=1)
+        return replace(super().step(np.zeros(self.num_envs)), reward=reward)
+
+    def unit(self, actions: np.ndarray) -> np.ndarray:
+        """Actions in -1 ... 1."""
+        return actions
+
+
+class AimFar(Aim):
+    """The same with other bounds, another shape and another dtype."""
+
+    low, high = np.array([[10.0], [-6.0]]), np.array([[11.0], [2.0]])
+    spec = EnvSpec("AimFar-v0", Aim.spec.observation_space, spaces.Box(low, high, dtype=np.float64))
+
+    def unit(self, actions: np.ndarray) -> np.ndarray:
+        return (2 * (actions - self.low) / (self.high - self.low) - 1)[:, :, 0]
+
+
+class Idle(Endings):
+    """`Endings` with a continuous action that does as little."""
+
+    spec = EnvSpec("Idle-v0", Endings.spec.observation_space, spaces.Box(-1, 1, (1,), np.float32))
+
+    @staticmethod
+    def values(g: float, bonus: float = 0.0) -> list[float]:
+        """Where every decision but the first earns ``bonus``."""
+        return [
+            1,
+            (1 + g * bonus) / (1 - g),
+            g * (3 + bonus),
+            3,
+            1 + g * (1 + bonus),
+            -1 + g * (bonus + g * (3 + bonus)),
+        ]
+
+    def step(self, actions: np.ndarray) -> VecStep:
+        return super().step(actions[:, 0])
+
+
+class CatchFreely(Catch):
+    """`Catch` with one continuous action: left below -1/3, right above 1/3."""
+
+    spec = EnvSpec("CatchFreely-v0", Catch.spec.observation_space, spaces.Box(-1, 1, (1,), np.float32), 2, "repeat")
+
+    def step(self, actions: np.ndarray) -> VecStep:
+        return super().step(np.rint(1.5 * actions[:, 0]).clip(-1, 1) + 1)
 
 
 def fragments(env: Toy, policy: Policy, rng: np.random.Generator, length: int, stream: int = 0) -> Iterator[Fragment]:

@@ -156,7 +156,7 @@ class NotAnEnv:
         ({"env": "ALE/Pnog-v5"}, ValueError, r"unknown environment 'ALE/Pnog-v5'; did you mean 'ALE/Pong-v5'"),
         ({"env": "Pong"}, ValueError, r"did you mean 'rlray/Pong-v0' or 'ALE/Pong-v5'"),
         ({"env": "xyzzyplugh"}, ValueError, r"unknown environment 'xyzzyplugh'\. An environment is a registered name"),
-        ({"env": "no_such.module:Env"}, ValueError, r"there is no module 'no_such'; it must be installed, or lie in"),
+        ({"env": "no_such.module:Env"}, ValueError, r"no module 'no_such'; it must be installed, or lie beside"),
         ({"env": f"{HERE}:Countin"}, ValueError, r"has no 'Countin'; did you mean 'Counting'"),
         ({"env": f"{HERE}:NOT_CALLABLE"}, TypeError, r"must name a class or a function, got 3"),
         ({"env": 5}, TypeError, r"env must be a string, a class or a function, got 5"),

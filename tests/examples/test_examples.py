@@ -61,10 +61,23 @@ def test_items_are_shown_as_they_become_ready(tmp_path: Path) -> None:
 def test_custom_environment_is_learned(tmp_path: Path) -> None:
     output = run("custom_env.py", tmp_path)
     assert re.search(r"^4\d\d\d steps, \d+ updates", output, re.MULTILINE), output
+    assert evaluation(output) > 0.5, "a random walk earns about 0, the best policy 0.96"
+    assert list(tmp_path.glob("runs/corridor-*/checkpoints/*")), "the run folder is made where the user is"
+
+
+def evaluation(output: str) -> float:
     found = re.search(r"^evaluation: (-?\d+\.\d+) ", output, re.MULTILINE)
     assert found, output
-    assert float(found[1]) > 0.5, "a random walk earns about 0, the best policy 0.96"
-    assert list(tmp_path.glob("runs/corridor-*/checkpoints/*")), "the run folder is made where the user is"
+    return float(found[1])
+
+
+def test_custom_algorithm_learns(tmp_path: Path) -> None:
+    """It stops once an evaluation has a mean of 400; where it never does, the last one tells."""
+    assert evaluation(run("custom_algorithm.py", tmp_path)) > 200, "a random policy holds the pole for about 20 steps"
+
+
+def test_custom_network_learns(tmp_path: Path) -> None:
+    assert evaluation(run("custom_network.py", tmp_path)) > 60, "a random policy holds the pole for about 20 steps"
 
 
 def test_random_pong(tmp_path: Path) -> None:

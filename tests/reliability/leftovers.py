@@ -33,7 +33,7 @@ def left(known: Collection[bytes] = ()) -> list[str]:
         found += [f"reply {ticket}" for ticket in client._replies]
         if client.hooks is not None:
             found += [f"{len(client.hooks.answers._waiting)} answers"] if client.hooks.answers._waiting else []
-            found += [f"generator {one.hex()}" for one in client.hooks._consumed]
+            found += [f"generator {one.hex()}" for one in client.hooks.yielding._consumed]
     return found
 
 

@@ -57,7 +57,10 @@ def test_train_then_evaluate(config: Path, capsys: pytest.CaptureFixture[str]) -
     header, *rows = (folder / "metrics.csv").read_text().splitlines()
     assert {"step", "train/return_mean", "eval/return_mean", "learner/loss"} <= set(header.split(","))
     assert rows[-1].startswith("400,")
-    assert "checkpoint" in (folder / "logs" / "driver.log").read_text()
+    log = (folder / "logs" / "driver.log").read_text()
+    assert "checkpoint" in log
+    assert re.search(r"memory: .* processes", log)
+    assert "0.8 MB of weights" in log
     assert yaml.safe_load((folder / "config.yaml").read_text())["eval"]["final_episodes"] == 4
     pytest.importorskip("imageio_ffmpeg")
     assert cli.main(["evaluate", "--run", str(folder), "--episodes", "7", "--video"]) == 0

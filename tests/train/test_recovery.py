@@ -25,7 +25,7 @@ def processes(kind: str) -> list[int]:
     return [actor["pid"] for actor in list_actors() if actor["class_name"] == kind and actor["state"] == "ALIVE"]
 
 
-@pytest.mark.parametrize("case", ["toy", "toy, episodes cut", "dqn on CartPole"])
+@pytest.mark.parametrize("case", ["toy", "toy, episodes cut", "dqn on CartPole", "apex on CartPole"])
 def test_in_mode_sync_nothing_shows_it(run: Run, case: str, caplog: pytest.LogCaptureFixture) -> None:
     """Killed twice, with a checkpoint between: records, weights and all the rest are those of a run without deaths."""
     config = config_of(case)

@@ -45,9 +45,50 @@ RAINBOW = {
     "prioritized": True,
     "epsilon": 0.0,
 }
+APEX = {
+    **{name: value for name, value in DQN["hyperparameters"].items() if name != "epsilon"},
+    "batches_per_draw": 3,
+    "samples_per_step": 4.0,
+}
 PPO: dict[str, Any] = {
     "algo": "ppo",
     "hyperparameters": {"rollout_steps": 200, "minibatch_size": 50, "normalize_reward": True, "normalize_obs": True},
+    "simulators": {"count": 2, "envs": 2, "fragment_length": 10},
+    "stop": {"steps": 640},
+}
+ES: dict[str, Any] = {
+    "algo": "es",
+    "hyperparameters": {
+        "hidden": [8],
+        "population": 8,
+        "episodes": 2,
+        "normalize_obs": True,
+        "noise_size": 50_000,
+        "learning_rate": {"points": [[0, 0.1], [1, 0.01]], "of": "run"},
+    },
+    "simulators": {"count": 3, "envs": 2},
+    "stop": {"steps": 1600},
+}
+PQN: dict[str, Any] = {
+    "algo": "pqn",
+    "hyperparameters": {"rollout_steps": 200, "minibatch_size": 50, "epsilon": [[0, 1.0], [400, 0.1]]},
+    "simulators": {"count": 2, "envs": 2, "fragment_length": 10},
+    "stop": {"steps": 640},
+}
+SAC: dict[str, Any] = {
+    "algo": "sac",
+    "env": "Pendulum-v1",
+    "hyperparameters": {
+        "network": {"kind": "mlp", "hidden": [16, 16]},
+        "batch_size": 16,
+        "samples_per_step": 4.0,
+        "replay_capacity": 400,
+        "warmup_steps": 60,
+        "random_steps": 200,
+        "learning_rate": {"points": [[0, 1e-3], [1, 1e-4]], "of": "run"},
+        "n_step": 3,
+        "policy_every": 2,
+    },
     "simulators": {"count": 2, "envs": 2, "fragment_length": 10},
     "stop": {"steps": 640},
 }
@@ -61,7 +102,23 @@ CASES: dict[str, dict[str, Any]] = {
     "toy without a state": {"env": "tests.train.toys:Together"},
     "dqn on CartPole": {**DQN, "env": "CartPole-v1"},
     "rainbow on CartPole": {**DQN, "hyperparameters": RAINBOW, "env": "CartPole-v1"},
+    "apex on CartPole": {**DQN, "algo": "apex", "hyperparameters": APEX, "env": "CartPole-v1"},
     "ppo on CartPole": {**PPO, "env": "CartPole-v1"},
+    "impala on two sources": {
+        **PPO,
+        "algo": "impala",
+        "hyperparameters": {
+            "rollout_steps": 200,
+            "minibatch_size": 50,
+            "normalize_reward": True,
+            "optimizer": "rmsprop",
+        },
+        "env": "CartPole-v1",
+        "simulators": SOURCES,
+    },
+    "appo on CartPole": {**PPO, "algo": "appo", "env": "CartPole-v1"},
+    "pqn on CartPole": {**PQN, "env": "CartPole-v1"},
+    "es on CartPole": {**ES, "env": "CartPole-v1"},
     "dqn on two sources": {**DQN, "env": "CartPole-v1", "simulators": SOURCES},
     "ppo on two sources": {**PPO, "env": "CartPole-v1", "simulators": SOURCES},
     "ppo on the bundled Pong's pixels": {
@@ -70,6 +127,7 @@ CASES: dict[str, dict[str, Any]] = {
         "env": "rlray/Pong-v0",
         "env_settings": {"obs": "pixels"},
     },
+    "sac on Pendulum": SAC,
     "dqn on LunarLander": {
         **DQN,
         "env": "LunarLander-v3",

@@ -13,6 +13,7 @@ import pytest
 
 from rlray.algos.types import Metrics
 from rlray.train import Experiment
+from rlray.train.fleet import MAX_DEATHS
 from tests.train.conftest import Played
 from tests.train.test_recovery import processes
 from tests.train.test_resume import DQN
@@ -35,12 +36,17 @@ CORRIDOR = {
 
 
 def test_a_run_whose_simulators_are_killed_at_random_learns(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    """One of them at every fourth record. Straight to the end of the corridor is what there is to learn."""
+    """One of them at every fourth record, but none three times before it has played.
+
+    Straight to the end of the corridor is what there is to learn.
+    """
     rng, killed, count = random.Random(0), set[int](), itertools.count(1)
 
     def kill(experiment: Experiment, record: Metrics) -> None:
         playing = processes("Simulator")
-        due = record["steps"] < 3200 and next(count) % 4 == 0
+        slots = experiment._crew.players._slots  # type: ignore[attr-defined]
+        survives = all(slot.deaths_in_row < MAX_DEATHS - 1 for slot in slots)  # a fresh one may be slow to begin
+        due = record["steps"] < 3200 and next(count) % 4 == 0 and survives
         if due and playing:
             victim = rng.choice(playing)
             killed.add(victim)
@@ -48,7 +54,7 @@ def test_a_run_whose_simulators_are_killed_at_random_learns(run: Run, caplog: py
 
     with caplog.at_level(logging.WARNING):
         played = run(kill, mode="async", stop={"steps": 4000}, **CORRIDOR)
-    assert len(killed) >= 5
+    assert len(killed) >= 4
     told = [line for line in caplog.text.splitlines() if "its fragment is lost" in line]
     assert len(killed) - 1 <= len(told) <= len(killed), "each is noticed; the last one only if there was more to play"
     assert played.experiment.progress.steps == 4000

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rlray.train.video import write_mp4
+from rlray.train.video import gif_of, write_mp4
 
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg", reason='needs pip install "rlray[video]"')
 
@@ -69,6 +69,20 @@ def test_an_older_video_stays_until_the_new_one_is_whole(tmp_path: Path) -> None
     write_mp4(path, pictures(9))
     assert len(read(path)[1]) == 9
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_a_gif_of_the_beginning(tmp_path: Path) -> None:
+    """Ten pictures a second, smaller, in the same colours; later ones are left out."""
+    path = write_mp4(tmp_path / "a.mp4", (picture for _ in range(80) for picture in pictures(12, 200, 480)), fps=30)
+    gif = gif_of(path)
+    assert gif.startswith(b"GIF89a")
+    (tmp_path / "a.gif").write_bytes(gif)
+    about, frames = read(tmp_path / "a.gif")
+    assert " 240x100" in about
+    assert len(frames) == 300, "30 of 32 seconds"
+    assert np.abs(frames[1][60:, 130:].astype(int) - np.array((60, 100, 30))).mean() < 12
+    with pytest.raises(OSError, match="could not make a gif of"):
+        gif_of(tmp_path / "nothing.mp4")
 
 
 @pytest.mark.parametrize(

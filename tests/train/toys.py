@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from pydantic import BaseModel, ConfigDict
 
-from rlray.algos.types import Algorithm, Fragment, LearnerContext, Metrics, Weights
+from rlray.algos.types import Algorithm, Fragment, LearnerContext, Metrics, Place, Weights
 from rlray.envs.types import EnvSpec
 
 
@@ -226,6 +226,92 @@ class CountingLearner:
 
 
 ALGORITHM = Algorithm("counting", CountingSettings, CountingPolicy, CountingLearner)
+
+
+class LedgerSettings(CountingSettings):
+    """Settings of `LedgerReplay` and `LedgerLearner`."""
+
+    due: int | None = 5
+    """Updates for each fragment; None: as many as the learner can do."""
+    most: int = 2
+
+
+class NumberedPolicy(CountingPolicy):
+    """Keeps with each step the number of its environment in the run, and turns it around once all is played."""
+
+    def place(self, place: Place) -> None:
+        self.numbers = np.arange(place.first, place.first + place.envs) + 1000 * place.total
+
+    def act(self, obs: Any, step: int, rng: np.random.Generator) -> tuple[Any, dict[str, Any]]:
+        return super().act(obs, step, rng)[0], {"number": self.numbers}
+
+    def complete(self, fragment: Fragment) -> None:
+        fragment.extras["number"] = -fragment.extras["number"]
+
+
+class LedgerReplay:
+    """Gives out numbers, one for each update, and wants each of them back once; it checks what comes in."""
+
+    def __init__(self, spec: EnvSpec, settings: LedgerSettings, context: LearnerContext) -> None:
+        self.settings, self.most = settings, settings.most
+        self.fragments = CountingLearner(spec, CountingSettings(), context)
+        self.rng = np.random.default_rng(context.seed)
+        self.steps = self.given = self.back = 0
+        self.numbers: set[int] = set()  # of the environments that fragments came from
+
+    def add(self, fragment: Fragment) -> tuple[int | None, Metrics]:
+        self.fragments.learn(fragment)
+        self.steps += fragment.steps
+        self.numbers |= set(np.unique(fragment.extras["number"]).tolist())
+        return self.settings.due, {"replay_fill": 0.5}
+
+    def draw(self, updates: int) -> dict[str, Any]:
+        assert 1 <= updates <= self.most
+        numbers = np.arange(self.given, self.given + updates)
+        self.given += updates
+        return {"numbers": numbers, "luck": self.rng.random(updates), "ballast": np.zeros(100_000)}
+
+    def take_back(self, returned: Any) -> None:
+        assert list(returned) == list(range(self.back, self.back + len(returned)))
+        self.back += len(returned)
+
+    def state(self) -> dict[str, Any]:
+        counts = {"steps": self.steps, "given": self.given, "back": self.back, "numbers": sorted(self.numbers)}
+        fragments = self.fragments.state()
+        replay = fragments.pop("replay")
+        return {**counts, "fragments": fragments, "rng": self.rng.bit_generator.state, "replay": replay}
+
+    def load_state(self, state: Any) -> None:
+        self.steps, self.given, self.back = state["steps"], state["given"], state["back"]
+        self.numbers = set(state["numbers"])
+        self.fragments.load_state({**state["fragments"], **({"replay": state["replay"]} if "replay" in state else {})})
+        self.rng.bit_generator.state = state["rng"]
+
+
+class LedgerLearner:
+    """Wants the numbers in order, none twice and none left out."""
+
+    def __init__(self, spec: EnvSpec, settings: LedgerSettings, context: LearnerContext) -> None:
+        self.settings, self.count, self.luck = settings, 0, 0.0
+
+    def learn_drawn(self, drawn: Any) -> tuple[Metrics, Any]:
+        assert list(drawn["numbers"]) == list(range(self.count, self.count + len(drawn["numbers"])))
+        time.sleep(self.settings.seconds)
+        self.count += len(drawn["numbers"])
+        self.luck += float(drawn["luck"].sum())
+        return {"updates": float(len(drawn["numbers"])), "loss": self.luck}, drawn["numbers"]
+
+    def weights(self) -> Weights:
+        return {"count": np.array(self.count)}
+
+    def state(self) -> dict[str, Any]:
+        return {"count": self.count, "luck": self.luck}
+
+    def load_state(self, state: Any) -> None:
+        self.count, self.luck = state["count"], state["luck"]
+
+
+LEDGER = Algorithm("ledger", LedgerSettings, NumberedPolicy, LedgerLearner, make_replay=LedgerReplay)
 
 
 class ShortOrLong(gymnasium.Env[Any, Any]):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gymnasium.spaces import Discrete
 
 from rlray.algos.dqn.config import DQNConfig
-from rlray.algos.types import Algorithm, LearnerContext
+from rlray.algos.types import Algorithm, Held, LearnerContext
 from rlray.envs.types import EnvSpec
 
 if TYPE_CHECKING:
@@ -37,7 +37,13 @@ def _make_learner(spec: EnvSpec, config: DQNConfig, context: LearnerContext) -> 
     return DQNLearner(spec, config, context)
 
 
-ALGORITHM = Algorithm(name="dqn", config=DQNConfig, make_policy=_make_policy, make_learner=_make_learner)
+def _memory(spec: EnvSpec, config: DQNConfig) -> list[Held]:
+    from rlray.algos.replay.slots import held
+
+    return held(spec, config.replay_capacity, config.prioritized)
+
+
+ALGORITHM = Algorithm("dqn", DQNConfig, _make_policy, _make_learner, memory=_memory)
 """What `rlray.algos.get_algorithm("dqn")` returns."""
 
 __all__ = ["ALGORITHM", "DQNConfig", "discrete_actions"]

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from rlray.algos.ppo.config import PPOConfig
-from rlray.algos.types import Algorithm, LearnerContext
+from rlray.algos.types import Algorithm, Held, LearnerContext
 from rlray.envs.types import EnvSpec
 
 if TYPE_CHECKING:
+    from rlray.algos.policy_gradient.policy import SamplingPolicy
     from rlray.algos.ppo.learner import PPOLearner
-    from rlray.algos.ppo.policy import PPOPolicy
 
 
-def _make_policy(spec: EnvSpec, config: PPOConfig) -> PPOPolicy:
-    from rlray.algos.ppo.policy import PPOPolicy
+def _make_policy(spec: EnvSpec, config: PPOConfig) -> SamplingPolicy:
+    from rlray.algos.policy_gradient.policy import SamplingPolicy
 
-    return PPOPolicy(spec, config)
+    return SamplingPolicy(spec, config, "ppo")
 
 
 def _make_learner(spec: EnvSpec, config: PPOConfig, context: LearnerContext) -> PPOLearner:
@@ -25,7 +28,14 @@ def _make_learner(spec: EnvSpec, config: PPOConfig, context: LearnerContext) -> 
     return PPOLearner(spec, config, context)
 
 
-ALGORITHM = Algorithm(name="ppo", config=PPOConfig, make_policy=_make_policy, make_learner=_make_learner)
+def _memory(spec: EnvSpec, config: PPOConfig) -> list[Held]:
+    """The steps of a round with their whole observations, twice: in parts, and put together."""
+    obs, action = spec.observation_space, spec.action_space
+    one = sum(math.prod(space.shape or ()) * (space.dtype or np.dtype(float)).itemsize for space in (obs, action))
+    return [Held("rollout", 2 * config.rollout_steps * (one + 16), "rollout_steps", config.rollout_steps)]
+
+
+ALGORITHM = Algorithm("ppo", PPOConfig, _make_policy, _make_learner, memory=_memory)
 """What `rlray.algos.get_algorithm("ppo")` returns."""
 
 __all__ = ["ALGORITHM", "PPOConfig"]

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from rlray.algos.networks import autocast, export_weights
+from rlray.algos.policy_gradient.policy import make_network
 from rlray.algos.ppo.config import PPOConfig
 from rlray.algos.ppo.loss import ppo_loss
-from rlray.algos.ppo.policy import make_network
 from rlray.algos.ppo.rollout import Rollout, RolloutBuilder
 from rlray.algos.types import Fragment, LearnerContext, Metrics, NotFinite, Weights
 from rlray.envs.types import EnvSpec
@@ -35,7 +35,7 @@ class PPOLearner:
 
     def __init__(self, spec: EnvSpec, config: PPOConfig, context: LearnerContext) -> None:
         self._config, self._context = config, context
-        network, self._actions = make_network(spec, config, context.seed)
+        network, self._actions = make_network(spec, config, "ppo", context.seed)
         self._network = network.to(context.device)
         self._parameters = list(self._network.parameters())
         self._optimizer = torch.optim.Adam(self._parameters, lr=config.learning_rate.at(0, context.total_steps),

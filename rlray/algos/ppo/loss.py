@@ -19,6 +19,11 @@ class PPOLoss(NamedTuple):
     clip_fraction: Tensor
 
 
+def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """- mean min(ratio A, clip(ratio, 1 - e, 1 + e) A), of [B] ratios and advantages (arXiv 1707.06347, eq. 7)."""
+    return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
+
+
 def ppo_loss(
     log_prob: Tensor,
     entropy: Tensor,
@@ -47,15 +52,15 @@ def ppo_loss(
     """
     log_ratio = log_prob - old_log_prob
     ratio = log_ratio.exp()
-    gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
+    policy_loss = clipped_surrogate(ratio, advantage, clip)
     error = (value - target).square()
     if clip_value is not None:
         near = old_value + (value - old_value).clamp(-clip_value, clip_value)
         error = torch.maximum(error, (near - target).square())
     value_loss = 0.5 * error.mean()
     bonus = entropy.mean()
-    total = -gain + value_coef * value_loss - entropy_coef * bonus
+    total = policy_loss + value_coef * value_loss - entropy_coef * bonus
     with torch.no_grad():
         kl = (ratio - 1 - log_ratio).mean()
         clipped = ((ratio - 1).abs() > clip).float().mean()
-    return PPOLoss(total, -gain.detach(), value_loss.detach(), bonus.detach(), kl, clipped)
+    return PPOLoss(total, policy_loss.detach(), value_loss.detach(), bonus.detach(), kl, clipped)

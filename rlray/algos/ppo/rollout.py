@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rlray.algos.advantages import Ends, gae
+from rlray.algos.policy_gradient.intake import Intake
+from rlray.algos.policy_gradient.policy import VALUE
 from rlray.algos.ppo.config import PPOConfig
-from rlray.algos.ppo.policy import LOG_PROB, SAMPLED, VALUE
-from rlray.algos.running import RewardScaler, RunningMoments
-from rlray.algos.stacking import Stacker
 from rlray.algos.types import Fragment
 from rlray.envs.types import EnvSpec
 
@@ -52,41 +51,29 @@ class RolloutBuilder:
 
     def __init__(self, spec: EnvSpec, config: PPOConfig, values: Callable[[NDArray[Any]], Tensor]) -> None:
         self._config, self._values = config, values
-        self._stacker = Stacker(spec)
-        self._rewards = RewardScaler(config.discount) if config.normalize_reward else None
-        self._moments = RunningMoments(spec.frame_shape) if config.normalize_obs else None
+        self._intake = Intake(spec, config)
         self._parts: list[Rollout] = []
         self.steps = 0
 
     def add(self, fragment: Fragment) -> None:
         """Work a fragment out: observations, rewards for learning, advantages."""
-        config = self._config
-        obs, finals = self._stacker.observations(fragment)
-        last = fragment.terminated | fragment.truncated | ~fragment.valid
-        if self._moments is not None:
-            self._moments.add(fragment.obs[fragment.valid])
-        reward = fragment.reward
-        if self._rewards is not None:
-            reward = self._rewards.scaled(fragment.stream, reward, last, fragment.valid)
-        if config.clip_reward:
-            reward = np.clip(reward, -1.0, 1.0)
+        config, taken = self._config, self._intake.take(fragment)
         value = np.array(fragment.extras[VALUE])  # a copy: torch warns of read-only memory
         ends = Ends(*(torch.from_numpy(np.array(a)) for a in (fragment.terminated, fragment.truncated, fragment.valid)))
         advantage, target = gae(
-            torch.from_numpy(reward * np.float32(config.scale_reward)),
+            torch.from_numpy(taken.reward),
             torch.from_numpy(value),
-            self._next_values(fragment, value, finals),
+            self._next_values(fragment, value, taken.finals),
             ends,
             config.discount,
             config.gae_lambda,
         )
         keep = fragment.valid
-        action = fragment.extras.get(SAMPLED, fragment.action)
         self._parts.append(
             Rollout(
-                obs=torch.from_numpy(obs[keep]),
-                action=torch.from_numpy(action[keep]),
-                log_prob=torch.from_numpy(fragment.extras[LOG_PROB][keep]),
+                obs=torch.from_numpy(taken.obs[keep]),
+                action=torch.from_numpy(taken.action[keep]),
+                log_prob=torch.from_numpy(taken.log_prob[keep]),
                 value=torch.from_numpy(value[keep]),
                 advantage=advantage[ends.valid],
                 target=target[ends.valid],
@@ -113,25 +100,18 @@ class RolloutBuilder:
 
     def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and deviation of the observations so far, [*frame_shape] each."""
-        assert self._moments is not None
-        return self._moments.mean, self._moments.std
+        return self._intake.moments()
 
     def state(self) -> dict[str, Any]:
         """All of it, also the fragments gathered so far."""
         return {
             "parts": [{field.name: getattr(part, field.name) for field in fields(part)} for part in self._parts],
             "steps": self.steps,
-            "stacker": self._stacker.state(),
-            "rewards": None if self._rewards is None else self._rewards.state(),
-            "moments": None if self._moments is None else self._moments.state(),
+            **self._intake.state(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Undo `state`, which is copied."""
         self._parts = [Rollout(**copy.deepcopy(dict(part))) for part in state["parts"]]
         self.steps = state["steps"]
-        self._stacker.load_state(state["stacker"])
-        if self._rewards is not None:
-            self._rewards.load_state(state["rewards"])
-        if self._moments is not None:
-            self._moments.load_state(state["moments"])
+        self._intake.load_state(state)

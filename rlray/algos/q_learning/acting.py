@@ -25,8 +25,8 @@ class QActor:
     """
 
     def __init__(self, spec: EnvSpec, settings: QLearningSettings, actions: int) -> None:
-        self._head = make_head(settings, "cpu")
-        network = make_q_network(spec, settings.network, actions, seed=0, size=self._head.size)
+        self.head = make_head(settings, "cpu")
+        network = make_q_network(spec, settings.network, actions, seed=0, size=self.head.size)
         self._network = network.requires_grad_(False).eval()
         self._noise = Noise(network)
         self._precision = settings.precision
@@ -35,8 +35,8 @@ class QActor:
         """Take new weights; they are copied. Raises: ValueError unless names and shapes match exactly."""
         import_weights(self._network, weights)
 
-    def q_values(self, obs: NDArray[Any], rng: np.random.Generator | None) -> Tensor:
-        """Values [B, A] of ``obs`` [B, ...], which is left alone.
+    def outputs(self, obs: NDArray[Any], rng: np.random.Generator | None) -> Tensor:
+        """What the network says [B, A, N] of ``obs`` [B, ...], which is left alone.
 
         Where the network is noisy, each row has fresh noise of its own from ``rng``; with None all have the mean
         weights.
@@ -49,9 +49,14 @@ class QActor:
                 lambda rows, size: torch.from_numpy(rng.standard_normal((rows, size), np.float32)), len(obs)
             )
         with torch.inference_mode(), autocast("cpu", self._precision):
-            return self._head.q_values(self._network(shared))
+            outputs: Tensor = self._network(shared)
+            return outputs
+
+    def q_values(self, obs: NDArray[Any], rng: np.random.Generator | None) -> Tensor:
+        """Values [B, A] of ``obs`` [B, ...]. ``rng`` as of `outputs`."""
+        return self.head.q_values(self.outputs(obs, rng))
 
     def best(self, obs: NDArray[Any], rng: np.random.Generator | None = None) -> NDArray[np.int64]:
-        """The actions of greatest value, int64 [B] counted from 0; the first of equals. ``rng`` as of `q_values`."""
+        """The actions of greatest value, int64 [B] counted from 0; the first of equals. ``rng`` as of `outputs`."""
         best: NDArray[np.int64] = self.q_values(obs, rng).argmax(dim=1).numpy()
         return best

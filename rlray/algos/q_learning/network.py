@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rlray.algos.network_config import NetworkConfig
-from rlray.algos.networks import ACTIVATIONS, InputNorm, make_custom, make_trunk, orthogonal
+from rlray.algos.networks import InputNorm, activated, make_custom, make_trunk, orthogonal
 from rlray.algos.noise import SIGMA, NoisyLinear
 from rlray.envs.types import EnvSpec
 
@@ -33,7 +33,7 @@ class QHead(nn.Module):
 
         self._shape = (actions, size)
         self.hidden = linear(features, hidden * (2 if config.dueling else 1))
-        self.activation = ACTIVATIONS[config.activation]()
+        self.activation = nn.Sequential(*activated(hidden, config, 2 if config.dueling else 1))
         self.output = linear(hidden, actions * size)
         self.value = linear(hidden, size) if config.dueling else None
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from rlray.algos.network_config import NetworkConfig
 from rlray.algos.schedules import Schedule
@@ -73,17 +73,3 @@ class QLearningSettings(Settings):
             raise ValueError(f"v_min {self.v_min} must be less than v_max {self.v_max}")
         if self.atoms < 2:
             raise ValueError(f"distribution: categorical needs at least 2 atoms, got atoms {self.atoms}")
-
-    def _without_effect(self, as_it_is: str, remedy: str, *names: str) -> None:
-        """Refuse what was set to no effect; defaults may be written out, as in the file of a run."""
-        for name in names:
-            value, default = getattr(self, name), type(self).model_fields[name].default
-            if value != default:
-                key = as_it_is.partition(":")[0]
-                raise ValueError(
-                    f"{name} {_shown(value)} has no effect with {as_it_is}: set {key}: {remedy}, or leave {name} out"
-                )
-
-
-def _shown(value: Any) -> str:
-    return str(value.model_dump(mode="json")) if isinstance(value, BaseModel) else str(value)

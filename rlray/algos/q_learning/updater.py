@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rlray.algos.networks import autocast, export_weights
+from rlray.algos.networks import InputNorm, autocast, export_weights
 from rlray.algos.noise import Noise
 from rlray.algos.q_learning.heads import make_head
 from rlray.algos.q_learning.losses import of_action
 from rlray.algos.q_learning.network import make_q_network
 from rlray.algos.q_learning.settings import QLearningSettings
+from rlray.algos.replaying import Updated
+from rlray.algos.targets import Target
 from rlray.algos.transfer import TensorBatch
 from rlray.algos.types import LearnerContext, Metrics, Weights
 from rlray.envs.types import EnvSpec
 
 
-class Updated(NamedTuple):
-    """What a gradient step saw."""
-
-    priority: Tensor  # [B] of each transition
-    figures: Tensor  # [4] loss, mean value, mean absolute TD error, gradient norm
-
-
 class QUpdater:
-    """An online network that learns from batches, and a target network that follows it.
+    """An online network that learns from batches, and a target network that follows it: an `Updater`.
 
     Guarantees: the same arguments and batches give the same weights, bit for bit on a CPU with the same count of
     threads. Nothing waits for a GPU here.
@@ -39,6 +34,8 @@ class QUpdater:
     Raises: ValueError where the network does not fit the observations.
     """
 
+    figures: tuple[str, ...] = ("loss", "q_mean", "td_error", "grad_norm")
+
     def __init__(
         self, spec: EnvSpec, settings: QLearningSettings, context: LearnerContext, actions: int, first_action: int = 0
     ) -> None:
@@ -46,10 +43,9 @@ class QUpdater:
         device = context.device
         self.head = make_head(settings, device)
         self.network = make_q_network(spec, settings.network, actions, context.seed, self.head.size).to(device)
-        self.target = copy.deepcopy(self.network.body).requires_grad_(False)
+        self._following = Target(self.network.body)
+        self.target = self._following.network
         self.parameters = list(self.network.parameters())
-        theirs = self.network.body.state_dict(keep_vars=True)
-        self._pairs = [(own, theirs[name]) for name, own in self.target.state_dict(keep_vars=True).items()]
         rate = settings.learning_rate.at(0, context.total_steps)
         self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
             self.parameters, lr=rate, eps=settings.adam_eps, fused=True
@@ -57,6 +53,11 @@ class QUpdater:
         self._noise, self._target_noise = Noise(self.network), Noise(self.target)
         self._generator = torch.Generator(device).manual_seed(context.seed)  # of the noise
         self.updates = 0
+
+    @property
+    def input(self) -> InputNorm:
+        """How observations are normalised."""
+        return self.network.input
 
     def set_rate(self, steps: int) -> float:
         """Let Adam's step size be what it is after ``steps`` agent steps, and return it."""
@@ -90,7 +91,7 @@ class QUpdater:
         self.optimizer.step()
         self.updates += 1
         if self.updates % settings.target_update_every == 0:
-            self._move_target()
+            self._following.move(settings.target_tau)
         with torch.no_grad():
             q_tm1 = self.head.q_values(outputs_tm1)
             td_error = batch.r_t + batch.discount_t * of_action(q_t, a_t) - of_action(q_tm1, a_tm1)
@@ -136,11 +137,3 @@ class QUpdater:
 
     def _normal(self, rows: int, size: int) -> Tensor:
         return torch.randn(rows, size, generator=self._generator, device=self._context.device)
-
-    @torch.no_grad()
-    def _move_target(self) -> None:
-        for own, theirs in self._pairs:
-            if own.is_floating_point():
-                own.lerp_(theirs, self._settings.target_tau)
-            else:
-                own.copy_(theirs)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rlray.algos.types import Held
 from rlray.envs.types import EnvSpec
 
 Array = NDArray[Any]
@@ -48,6 +49,11 @@ def replay_bytes(spec: EnvSpec, capacity: int, prioritized: bool = False) -> int
     slot = sum(dtype.itemsize * int(np.prod(shape, dtype=int)) for dtype, shape in fields(spec, prioritized).values())
     tree = 16 << (capacity - 1).bit_length() if prioritized else 0
     return capacity * slot + tree
+
+
+def held(spec: EnvSpec, capacity: int, prioritized: bool) -> list[Held]:
+    """The same as an algorithm's `Algorithm.memory` says it, whose setting is called ``replay_capacity``."""
+    return [Held("replay", replay_bytes(spec, capacity, prioritized), "replay_capacity", capacity)]
 
 
 def fields(spec: EnvSpec, prioritized: bool = False) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:

@@ -66,6 +66,11 @@ class ActorCalls:
             del self._host.sent[lane.worker]
         self._host.tell_node(("actor_unwatch", actor))
 
+    @property
+    def lack_workers(self) -> bool:
+        """Whether calls wait for actors that have no process yet."""
+        return any(lane.waiting and lane.state in ("pending", "restarting") for lane in self._lanes.values())
+
     def home(self, actor: bytes) -> int | None:
         """The process that the actor lives in, as far as is known."""
         lane = self._lanes.get(actor)

@@ -11,6 +11,7 @@ import gc
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,11 +53,13 @@ class Allocator:
         let_go: Callable[[], None],
         make_room: Callable[[int], int],
         kept: Callable[[], Kept],
+        blocking: Callable[[], AbstractContextManager[Any]],
     ) -> None:
         self._ask, self._post, self._loop, self._capacity = ask, post, loop, capacity
         self._let_go = let_go  # frees the values whose references were dropped
         self._make_room = make_room  # moves idle values of this process to disk; returns bytes
         self._kept = kept  # what keeps the rest in memory
+        self._blocking = blocking  # around a wait for others
         self._extents: dict[int, Extent] = {}
         self._warm: deque[Extent] = deque()  # unused, the one used last at the end
         self._warm_bytes = 0
@@ -102,7 +105,8 @@ class Allocator:
             return
         if time.monotonic() >= deadline:
             raise ObjectStoreFullError(self._ask("why_full", size, self._kept()))
-        self._loop.run_until(lambda: self._room, _PAUSE)
+        with self._blocking():
+            self._loop.run_until(lambda: self._room, _PAUSE)
         self._room = False
 
     @property

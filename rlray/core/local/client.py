@@ -10,6 +10,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -65,7 +66,7 @@ class Client(Engine):
         self.environment = settings.environment  # what tasks and actors started here inherit
         self.loop = Loop(settings.secret, self._handle, self._lost, self._idle)
         self.references = References(process, self.post, self.free, self.loop.attend, self._future)
-        self.values = Values(settings, self.references, self.ask, self.post, self.loop)
+        self.values = Values(settings, self.references, self.ask, self.post, self.loop, self.blocking)
         self.values.recover = self.recover
         self.submitter = Submitter(self, settings.total)
         self.actors = ActorCalls(self)
@@ -131,7 +132,10 @@ class Client(Engine):
         options: Mapping[str, Any],
     ) -> ObjectRef:
         self.check_alive()
-        return self._owned_actors.create(code, methods, args, kwargs, asked, options)
+        life = self._owned_actors.create(code, methods, args, kwargs, asked, options)
+        with self.loop.lock:
+            self.lacks_workers()
+        return life
 
     def call(self, actor: ObjectRef, spec: CallSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.references.entry(actor)  # a handle of this run
@@ -319,7 +323,7 @@ class Client(Engine):
             if hooks is None:
                 in_time = self.loop.run_until(lambda: done() or self._broken is not None, timeout)
             else:
-                with hooks.blocking():
+                with self.blocking():
                     in_time = self.loop.run_until(
                         lambda: done() or self._broken is not None or hooks.interrupted(), timeout
                     )
@@ -482,6 +486,15 @@ class Client(Engine):
     def request(self, spec: CallSpec) -> Request:
         """What a call of ``spec``, made here and now, asks of the scheduler. Raises TaskUnschedulableError."""
         return self.wishes.request(spec.wish, exc.TaskUnschedulableError, f"task {spec.name!r}")
+
+    def lacks_workers(self) -> None:
+        """Something that was started here waits for resources. Call with the loop's lock held."""
+        if self.hooks is not None:
+            self.hooks.in_need(lambda: self.submitter.lacks_workers or self.actors.lack_workers)
+
+    def blocking(self) -> AbstractContextManager[Any]:
+        """Entered by a thread that is about to wait for others: a task's CPU is lent meanwhile."""
+        return nullcontext() if self.hooks is None else self.hooks.blocking()
 
     def captures(self) -> bool:
         """Whether what is called here and now goes into the caller's placement group."""

@@ -271,16 +271,16 @@ class Coroutines(Concurrency):
         if isinstance(values, Iterator):
             values = _as_async(values)
         reader = self._readers[job.id] = asyncio.Event()
-        with executor.stream(job, values, AsyncIterator):
+        with executor.yielding.stream(job, values, AsyncIterator):
             index = 0
             async for value in values:
-                executor.send_yielded(job, index, value)
+                executor.yielding.send(job, index, value)
                 await asyncio.sleep(0)  # others get their turn, also if the generator itself awaits nothing
                 reader.clear()
-                while executor.is_ahead(job, index):
+                while executor.yielding.is_ahead(job, index):
                     await reader.wait()
                     reader.clear()
-                if executor.is_unread(job):
+                if executor.yielding.is_unread(job):
                     break
                 index += 1
 

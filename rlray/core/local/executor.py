@@ -9,13 +9,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rlray.core.calls import check_generator, put_together, retries
+from rlray.core.calls import put_together, retries
 from rlray.core.engine import CHUNK, STREAMING, ActorInfo
 from rlray.core.exceptions import ActorDiedError, ActorExit, TaskCancelledError, task_error
 from rlray.core.local import logs
@@ -25,9 +25,11 @@ from rlray.core.local.environments import set_up
 from rlray.core.local.hooks import Concurrent
 from rlray.core.local.interrupts import Interrupts
 from rlray.core.local.jobs import Answer, Answers, Job, Odd, chunk_size, receive
-from rlray.core.local.references import Payload, owner_of, task_of
+from rlray.core.local.lending import Lending
+from rlray.core.local.references import Payload, task_of
 from rlray.core.local.returns import Returns
 from rlray.core.local.wire import Message
+from rlray.core.local.yielding import Yielding
 from rlray.core.resources import Request, amounts
 from rlray.core.serialization import deserialize, dumps_error, unpickled
 from rlray.core.timeline import Kind
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
     from rlray.core.local.concurrency import Concurrency
 
 _SHORT = 0.0005  # seconds: calls shorter than this share a message with the next one's answer
-_HOLD = 0.001  # seconds an answer is held back at most
-_BLOCKED_AFTER = 0.010  # seconds in `get` after which the CPU is lent to others
+_HOLD = 0.001  # seconds an answer is held back at most, ...
+_OVERDUE = 0.010  # ... or, where a call that was taken for a short one turns out long
 _UNNEEDED_AFTER = 0.050  # seconds between two looks whether somebody still needs a process that wants to end
 
 
@@ -80,7 +82,7 @@ class Executor:
         self._actor: _ActorState | None = None
         self.answers = Answers(client)
         self.returns = Returns(client, self.answers)
-        self._consumed: dict[bytes, int] = {}  # by generator task: values that its reader has taken
+        self.yielding = Yielding(client, self.returns)
         self._flush_due = False  # a timer will flush the answers
         self._announced = ""
         self._main = threading.main_thread().ident
@@ -88,6 +90,7 @@ class Executor:
         self._constructing: tuple[bytes, float] | None = None  # the actor's constructor, and when it began
         self.beside: dict[bytes, Job] = {}  # on other threads, and as coroutines
         self._recorder = client.recorder
+        self._lending = Lending(client.loop, lambda: self._current, self._lend)
         callers = (Executor.perform, Executor._run_chunk, Executor._send_all)
         self._interrupts = Interrupts(client.loop, self._on_main, [caller.__code__ for caller in callers])
 
@@ -139,10 +142,9 @@ class Executor:
             case ("cancel", task_id, recursive):
                 self._cancel(task_id, recursive)
             case ("consumed", task_id, count):
-                if task_id in self._consumed:
-                    self._consumed[task_id] = count
-                    if self._actor is not None and self._actor.concurrency is not None:
-                        self._actor.concurrency.consumed(task_id)
+                actor = self._actor
+                if self.yielding.consumed(task_id, count) and actor is not None and actor.concurrency is not None:
+                    actor.concurrency.consumed(task_id)
             case ("end",):
                 self._end_when_unneeded()
             case ("gone", process):
@@ -156,7 +158,7 @@ class Executor:
     def _forget_reader(self, process: int) -> None:
         """A process died: generators of actors that wait for it to read on end."""
         if self._actor is not None and self._actor.concurrency is not None:
-            for task_id in [one for one in self._consumed if owner_of(one) == process]:
+            for task_id in self.yielding.read_by(process):
                 self._actor.concurrency.consumed(task_id)
 
     def _forget(self, codes: Iterable[bytes]) -> None:
@@ -227,6 +229,8 @@ class Executor:
             finally:
                 self._current = None
                 self._interrupts.look_away()
+                if self._lending.lent:
+                    self._lending.take_back()
         except KeyboardInterrupt:
             answer = self.cancelled(job)
         if job.spec.max_calls:
@@ -236,6 +240,8 @@ class Executor:
         queue = self._queue
         if not queue or job.spec.once or time.perf_counter() - answers.since > _HOLD or self._long(queue):
             self.flush()
+        elif not self._flush_due:
+            self.flush_soon(_OVERDUE)
 
     def _long(self, queue: deque[Job | Callable[[], None]]) -> bool:
         """Whether what comes next may take long, so that answers must not wait for it."""
@@ -255,12 +261,12 @@ class Executor:
         logs.flush()
         self.answers.flush()
 
-    def flush_soon(self) -> None:
+    def flush_soon(self, seconds: float = _HOLD) -> None:
         """Let go of the answers before they have waited long."""
         with self._client.loop.lock:
             if not self._flush_due:
                 self._flush_due = True
-                self._client.loop.call_later(_HOLD, self._due)
+                self._client.loop.call_later(seconds, self._due)
 
     def _due(self) -> None:
         self._flush_due = False
@@ -310,7 +316,7 @@ class Executor:
             function, args, kwargs = self.prepare(job)
             result = function(*args, **kwargs)
             if job.spec.num_returns == STREAMING:
-                with self.stream(job, result, Iterator):
+                with self.yielding.stream(job, result, Iterator):
                     self._send_all(job, result)
                 self.took(job)
                 return (job.id, [], None, False)
@@ -447,41 +453,16 @@ class Executor:
 
     def _send_all(self, job: Job, values: Iterator[Any]) -> None:
         for index, value in enumerate(values):
-            self.send_yielded(job, index, value)
-            if self.is_ahead(job, index):
-                self._client.loop.run_until(partial(self._may_go_on, job, index))
+            self.yielding.send(job, index, value)
+            if self.yielding.is_ahead(job, index):
+                with self.blocking():
+                    self._client.loop.run_until(partial(self._may_go_on, job, index))
             self.check_interrupt()
-            if self.is_unread(job):
+            if self.yielding.is_unread(job):
                 break
 
-    @contextmanager
-    def stream(self, job: Job, values: Any, kind: type) -> Iterator[None]:
-        """Around the time in which a job sends what it yields. Raises TypeError if it is no generator."""
-        check_generator(job.spec.name, values, kind)
-        self._consumed[job.id] = 0
-        try:
-            yield
-        finally:
-            del self._consumed[job.id]
-
-    def send_yielded(self, job: Job, index: int, value: Any) -> None:
-        """Value number ``index`` leaves at once."""
-        payload, inner, refs = self.returns.yielded(job, value)
-        logs.flush()
-        self._client.post(job.caller, ("yielded", job.id, index, payload, inner))
-        del refs  # not before it has left
-
-    def is_ahead(self, job: Job, index: int) -> bool:
-        """Whether a generator that has yielded value ``index`` is as far ahead of its reader as it may be."""
-        limit = job.spec.backpressure
-        return limit > 0 and index + 1 - self._consumed[job.id] >= limit and not self.is_unread(job)
-
-    def is_unread(self, job: Job) -> bool:
-        """Whether the process that asked for a generator is dead: it is closed then, nobody will see what it yields."""
-        return self._client.references.is_gone(job.caller)
-
     def _may_go_on(self, job: Job, index: int) -> bool:
-        return not self.is_ahead(job, index) or self.interrupted()
+        return not self.yielding.is_ahead(job, index) or self.interrupted()
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 
@@ -489,33 +470,20 @@ class Executor:
         """A thread is about to wait: the main thread of a worker lends its CPU to others meanwhile."""
         if threading.get_ident() != self._main or self._current is None:
             return nullcontext()
-        return self._lending()
+        self.flush()  # what was held back may be what this one waits for, by way of others
+        return self._lending.while_waiting()
 
-    @contextmanager
-    def _lending(self) -> Iterator[None]:
-        """Answers held back leave now, and jobs behind this one are returned: one may be what this one waits for."""
-        client, job = self._client, self._current
-        self.flush()
-        lent = False
+    def in_need(self, of_cpu: Callable[[], bool]) -> None:
+        """Something that was started here waits for a CPU: it may be the one that the running call holds."""
+        if self._current is not None:
+            self._lending.look(of_cpu)
 
-        def lend() -> None:
-            nonlocal lent
-            if self._current is job and not over:
-                lent = True
-                client.tell_node(("blocked", True))
-                if self._actor is None and job is not None:
-                    self._give_back(job.caller, None, "blocked")
-
-        over = False
-        with client.loop.lock:
-            client.loop.call_later(_BLOCKED_AFTER, lend)
-        try:
-            yield
-        finally:
-            with client.loop.lock:
-                over = True
-                if lent:
-                    client.tell_node(("blocked", False))
+    def _lend(self, blocked: bool) -> None:
+        """The running call lends its CPU, or takes it back; jobs behind it are returned, for it may wait for one."""
+        self._client.tell_node(("blocked", blocked))
+        job = self._current
+        if blocked and self._actor is None and job is not None:
+            self._give_back(job.caller, None, "blocked")
 
     def interrupted(self) -> bool:
         """Whether the waiting main thread must stop waiting."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
@@ -21,6 +21,12 @@ class Hooks(Protocol):
 
     def blocking(self) -> AbstractContextManager[Any]:
         """Entered by a thread that is about to wait for long."""
+
+    def in_need(self, of_cpu: Callable[[], bool]) -> None:
+        """Something that this process has started waits for resources, for as long as ``of_cpu()``.
+
+        Called under the loop's lock.
+        """
 
     def check_interrupt(self) -> None:
         """Raise KeyboardInterrupt if the task of this thread was cancelled while it waited."""

@@ -57,6 +57,9 @@ class Host(Protocol):
     def request(self, spec: CallSpec) -> Request:
         """What a call of ``spec``, made here and now, asks of the scheduler. Raises TaskUnschedulableError."""
 
+    def lacks_workers(self) -> None:
+        """Something that was started here waits for resources. Called under the loop's lock."""
+
     def captures(self) -> bool:
         """Whether what is called here and now goes into the caller's placement group."""
 
@@ -271,6 +274,13 @@ class Submitter:
         if (wanted > lane.demanded) or (lane.demanded and not wanted):
             lane.demanded = wanted
             self._host.tell_node(("demand", lane.request, wanted))
+            if wanted:
+                self._host.lacks_workers()
+
+    @property
+    def lacks_workers(self) -> bool:
+        """Whether tasks wait for workers."""
+        return any(lane.demanded for lane in self._lanes.values())
 
     def granted(self, request: Request, worker: int) -> None:
         """The node leases a worker to this process."""

@@ -6,6 +6,7 @@ import gc
 import pickle
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
@@ -49,6 +50,7 @@ class Values:
         ask: Callable[..., Any],
         post: Callable[[int, Message], None],
         loop: Loop,
+        blocking: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self._references, self._post, self._loop = references, post, loop
         self._arena = Arena(settings.store_fd, settings.store_capacity)
@@ -71,6 +73,7 @@ class Values:
             references.sweep,
             self._spiller.make_room,
             self.kept,
+            blocking,
         )
         self._made = MadeArrays(self._arena, self.extents)
         self.recover: Callable[[ObjectRef], bool] | None = None  # makes a value again whose file is gone, if it can

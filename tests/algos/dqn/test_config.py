@@ -81,7 +81,7 @@ def test_as_yaml_would_say_it() -> None:
         ({"network": {"kind": "conv"}}, "needs filters, kernels and strides"),
         ({"network": {"kind": "mlp", "filters": [3]}}, "'mlp' takes no filters"),
         ({"network": {"kind": "nature", "filters": [3]}}, r"equally many, got {'filters': 1, 'kernels': 3"),
-        ({"network": {"kind": "mine:Net", "dueling": True}}, "takes no hidden, dueling, noisy or init"),
+        ({"network": {"kind": "mine:Net", "dueling": True}}, "takes no hidden, layer_norm, dueling, noisy or init"),
         ({"network": {"kind": "mlp", "hidden": [0]}}, "greater than or equal to 1"),
     ],
 )

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import copy
 import itertools
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 
 from rlray.algos import Fragment, LearnerContext, get_algorithm
 from rlray.algos.ppo.rollout import Rollout, RolloutBuilder
-from rlray.envs.types import EnvSpec, VecStep
-from tests.algos.toys import Catch, Corridor, Endings, Toy, fragments, mean_return
+from tests.algos.toys import Aim, Catch, Corridor, Endings, Toy, fragments, mean_return
 
 PPO = get_algorithm("ppo")
 SETTINGS: dict[str, Any] = {
@@ -170,26 +167,6 @@ def test_learns_to_catch_from_pictures() -> None:
     assert mean_return(Catch(16, seed=1), untrained, 160) < 0.5
     policy, _ = train(Catch(32), settings, count=16, length=32)
     assert mean_return(Catch(16, seed=1), policy, 160) > 0.8
-
-
-class Aim(Toy):
-    """One step: two numbers are shown, and the closer the action to them, the better."""
-
-    spec = EnvSpec("Aim-v0", spaces.Box(-1, 1, (2,), np.float32), spaces.Box(-1, 1, (2,), np.float32))
-
-    def begin(self) -> np.ndarray:
-        return self.rng.uniform(-0.8, 0.8, 2).astype(np.float32)
-
-    def move(self, state: np.ndarray, action: int) -> tuple[np.ndarray, float, bool, bool]:
-        return state, 0.0, True, False
-
-    def look(self, state: np.ndarray) -> np.ndarray:
-        return state
-
-    def step(self, actions: np.ndarray) -> VecStep:
-        assert all(self.spec.action_space.contains(action) for action in actions)
-        reward = -np.square(actions - np.stack(self.cells)).sum(axis=1)
-        return replace(super().step(np.zeros(self.num_envs)), reward=reward)
 
 
 def test_learns_continuous_actions() -> None:

@@ -22,7 +22,7 @@ from tests.algos.replay.world import DISCOUNT, World, assert_same, make_spec
 )
 @pytest.mark.parametrize("seed", [0, 1])
 def test_agrees_with_the_oracle(n_step: int, stack: int, pad: str, floats: bool, seed: int) -> None:
-    spec = make_spec(stack, pad, floats)
+    spec = make_spec(stack, pad, floats, box=floats)
     world = World(spec, capacity=150, n_step=n_step, seed=seed, clip=seed == 1)
     replay = NStepReplay(spec, 150, n_step, DISCOUNT, clip_reward=seed == 1)
     rng = np.random.default_rng(seed)

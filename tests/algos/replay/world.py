@@ -16,11 +16,12 @@ from rlray.envs.types import EnvSpec
 DISCOUNT = 0.9
 
 
-def make_spec(stack: int = 1, pad: str = "zero", floats: bool = False) -> EnvSpec:
+def make_spec(stack: int = 1, pad: str = "zero", floats: bool = False, box: bool = False) -> EnvSpec:
     shape = (3,) if floats else (2, 2)
     shape = (stack, *shape) if stack > 1 else shape
     space = spaces.Box(-np.inf, np.inf, shape, np.float32) if floats else spaces.Box(0, 255, shape, np.uint8)
-    return EnvSpec("Test-v0", space, spaces.Discrete(7), frame_stack=stack, pad=pad)
+    actions = spaces.Box(-1, 1, (2, 1), np.float32) if box else spaces.Discrete(7)
+    return EnvSpec("Test-v0", space, actions, frame_stack=stack, pad=pad)
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Played:
 
     seen: np.ndarray  # the whole observation before it
     after: np.ndarray  # the whole observation after it, the true final one at an end
-    action: int
+    action: Any
     reward: float
     terminated: bool
     truncated: bool
@@ -92,10 +93,12 @@ class World:
         fields: dict[str, Any] = {
             name: np.zeros(shape, dtype)
             for name, dtype in (
-                ("first", bool), ("action", np.int64), ("reward", np.float32), ("terminated", bool),
+                ("first", bool), ("reward", np.float32), ("terminated", bool),
                 ("truncated", bool), ("valid", bool),
             )
         }  # fmt: skip
+        actions = self.spec.action_space
+        fields["action"] = np.zeros((*shape, *(actions.shape or ())), actions.dtype)
         obs = np.zeros((*shape, *self.spec.frame_shape), self.spec.observation_space.dtype)
         finals: list[tuple[tuple[int, int], int]] = []
         order: list[int] = []
@@ -137,9 +140,9 @@ class World:
         terminated = bool(ends and rng.random() < 0.6)
         truncated = bool(ends and (not terminated or rng.random() < 0.2))
         column.episode.append(self.new_frame())
-        step = Played(
-            seen, column.stacked(), int(rng.integers(7)), float(rng.integers(-3, 4)), terminated, truncated, frames
-        )
+        shape = self.spec.action_space.shape
+        action = rng.uniform(-1, 1, shape).astype(np.float32) if shape else int(rng.integers(7))
+        step = Played(seen, column.stacked(), action, float(rng.integers(-3, 4)), terminated, truncated, frames)
         column.steps.append(step)
         column.first = False
         if ends:
@@ -147,7 +150,7 @@ class World:
             column.resetting = bool(rng.random() < 0.5)  # both kinds of autoreset, mixed
         return step
 
-    def transitions(self) -> dict[bytes, tuple[int, float, float, np.ndarray]]:
+    def transitions(self) -> dict[bytes, tuple[Any, float, float, np.ndarray]]:
         """All that may be drawn now, by the content of s_tm1."""
         oldest = self.written - self.capacity
         found = {}
@@ -190,7 +193,7 @@ def assert_same(world: World, replay: NStepReplay, rng: np.random.Generator) -> 
             continue
         drawn.add(key)
         action, value, factor, after = expected[key]
-        assert batch.a_tm1[k] == action
+        assert np.array_equal(batch.a_tm1[k], action)
         assert abs(batch.r_t[k] - value) < 1e-5
         assert abs(batch.discount_t[k] - factor) < 1e-6
         assert not factor or np.array_equal(batch.s_t[k], after)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rlray.algos.actor_critic import ActorCritic, make_actor_critic
 from rlray.algos.distributions import ActionDistribution, distribution_for
 from rlray.algos.networks import autocast, import_weights
-from rlray.algos.ppo.config import PPOConfig
+from rlray.algos.policy_gradient.settings import PolicyGradientSettings
 from rlray.algos.types import Weights
 from rlray.envs.types import EnvSpec
 
@@ -20,9 +20,11 @@ LOG_PROB, VALUE, SAMPLED = "log_prob", "value", "sampled"
 ``sampled`` [T, B, ...] is the action before it was clipped to the environment's bounds."""
 
 
-def make_network(spec: EnvSpec, config: PPOConfig, seed: int) -> tuple[ActorCritic, ActionDistribution]:
-    """The network, and what its policy's outputs mean."""
-    actions = distribution_for(spec.action_space, "ppo", spec.id)
+def make_network(
+    spec: EnvSpec, config: PolicyGradientSettings, algorithm: str, seed: int
+) -> tuple[ActorCritic, ActionDistribution]:
+    """The network, and what its policy's outputs mean; errors name the ``algorithm``."""
+    actions = distribution_for(spec.action_space, algorithm, spec.id)
     pictures = len(spec.observation_space.shape or ()) == 3
     shared = pictures if config.shared == "auto" else config.shared
     network = config.network
@@ -31,16 +33,16 @@ def make_network(spec: EnvSpec, config: PPOConfig, seed: int) -> tuple[ActorCrit
     return make_actor_critic(spec, network, actions, shared, seed), actions
 
 
-class PPOPolicy:
+class SamplingPolicy:
     """Samples actions on the CPU; until `load` its weights are arbitrary, but always the same.
 
     Raises: ValueError for an action space that is neither Discrete nor a Box of floats, or where the network does not
     fit the observations.
     """
 
-    def __init__(self, spec: EnvSpec, config: PPOConfig) -> None:
+    def __init__(self, spec: EnvSpec, config: PolicyGradientSettings, algorithm: str) -> None:
         self._config = config
-        network, self._actions = make_network(spec, config, seed=0)
+        network, self._actions = make_network(spec, config, algorithm, seed=0)
         self._network = network.requires_grad_(False).eval()
 
     def load(self, weights: Weights) -> None:
@@ -50,7 +52,7 @@ class PPOPolicy:
     def act(
         self, obs: NDArray[Any], step: int, rng: np.random.Generator
     ) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-        """Sampled actions [B, ...] within the environment's bounds; keeps what `PPOLearner` wants of them."""
+        """Sampled actions [B, ...] within the environment's bounds; keeps what learners want of them."""
         outputs, value = self._run(obs)
         sampled = self._actions.sample(outputs.numpy(), rng)
         log_prob = self._actions.log_prob(outputs, torch.from_numpy(sampled))
