@@ -42,7 +42,7 @@ class Result:
     episodes: int
     updates: int
     seconds: float
-    stopped_by: str  # "steps", "minutes", "eval_return" or "interrupted"
+    stopped_by: str  # "steps", "minutes", "eval_return", "train_return" or "interrupted"
     checkpoint: str | None
     evaluation: EvalResult | None  # the last one; after a run that was not interrupted, the final one
 
