@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _SHORT = 0.0005  # seconds: calls shorter than this share a message with the next one's answer
 _HOLD = 0.001  # seconds an answer is held back at most, ...
 _OVERDUE = 0.010  # ... or, where a call that was taken for a short one turns out long
+_CALL, _FAILED = Kind.CALL, Kind.FAILED  # finding them takes longer than noting a call
 _UNNEEDED_AFTER = 0.050  # seconds between two looks whether somebody still needs a process that wants to end
 
 
@@ -268,6 +269,7 @@ class Executor:
         """Let go of what was printed, then of the answers."""
         logs.flush()
         self.answers.flush()
+        self._recorder.look()
 
     def flush_soon(self, seconds: float = _HOLD) -> None:
         """Let go of the answers before they have waited long."""
@@ -340,14 +342,14 @@ class Executor:
         seconds = time.perf_counter() - job.began
         self.answers.measured(job.spec, seconds, calls)
         if seconds >= self._recorder.least:
-            self._recorder.add(job.began, seconds, job.spec.name, Kind.CALL, job.id)
+            self._recorder.notes.extend((job.began, seconds, job.id, job.spec.name, _CALL))
         return seconds
 
     def raised(self, job: Job, error: BaseException) -> Answer:
         """A call has raised: what is to be told of it."""
         seconds = time.perf_counter() - job.began
         if seconds >= self._recorder.least:
-            self._recorder.add(job.began, seconds, job.spec.name, Kind.FAILED, job.id)
+            self._recorder.notes.extend((job.began, seconds, job.id, job.spec.name, _FAILED))
         return self.failed(job, error)
 
     def prepare(self, job: Job) -> tuple[Callable[..., Any], Sequence[Any], Mapping[str, Any]]:
