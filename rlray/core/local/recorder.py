@@ -65,7 +65,7 @@ class Recorder:
 
     def __init__(self, directory: str, process: int, everything: bool) -> None:
         self.least = 0.0 if everything else NOTABLE  # seconds; shorter ones are not noted
-        self.notes: list[Any] = []  # the fields of spans that are not written yet, one after the other; always this list
+        self.notes: list[Any] = []  # the fields of spans not written yet, one after the other; always this list
         self._everything = everything
         self._path = Path(directory) / str(process)
         self._lock = threading.Lock()
