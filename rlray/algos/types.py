@@ -219,6 +219,17 @@ class Learner(Lasting, Protocol):
         """
 
 
+@runtime_checkable
+class GradientLearner(Protocol):
+    """What a learner that can show its gradients offers besides, for histograms of them."""
+
+    def gradients(self) -> Weights:
+        """Copies of the last update's, by name, as they were applied; without an update yet there may be none.
+
+        It is called only where they are to be shown.
+        """
+
+
 class DrawnLearner(Lasting, Protocol):
     """A learner without a replay of its own: it is given what a `Replay` has drawn. Owns network and optimiser."""
 

@@ -223,7 +223,7 @@ class Experiment:
         """The record of the evaluation under way, if it is ready."""
         if self._evaluator.under_way not in ready:
             return
-        ended = self._evaluator.collect()
+        ended = self._crew.evaluation()
         if ended is not None:
             asked, self._state.last_evaluation = ended
             if self._state.good_enough:

@@ -127,6 +127,7 @@ def train(
                 if "eval/return_mean" in metrics and experiment.last_evaluation is not None:
                     writer.write_evaluation(step, experiment.last_evaluation)
                 console.update(metrics, step)
+        writer.end("unknown" if experiment.stopped_by == "interrupted" else "success")
         progress = experiment.progress
         result = Result(
             run_dir=str(folder.path),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rlray.algos.advantages import VTrace, vtrace
 from rlray.algos.impala.config import ImpalaConfig
 from rlray.algos.impala.loss import Acted, explained, policy_gradient
-from rlray.algos.networks import autocast, export_weights
+from rlray.algos.networks import autocast, export_gradients, export_weights
 from rlray.algos.policy_gradient.intake import Intake
 from rlray.algos.policy_gradient.policy import make_network
 from rlray.algos.policy_gradient.sequences import Sequences, Unrolled, side_by_side, unroll
@@ -80,6 +80,10 @@ class ImpalaLearner:
     def weights(self) -> Weights:
         """A copy of the network's weights and normalisations, on the CPU."""
         return export_weights(self._network)
+
+    def gradients(self) -> Weights:
+        """Copies of the gradients of the last update, after clipping."""
+        return export_gradients(self._network)
 
     def state(self) -> dict[str, Any]:
         """Everything: network, optimiser, counters, random numbers, normalisations, fragments not yet learned from."""

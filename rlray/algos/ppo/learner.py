@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rlray.algos.networks import autocast, export_weights
+from rlray.algos.networks import autocast, export_gradients, export_weights
 from rlray.algos.policy_gradient.policy import make_network
 from rlray.algos.ppo.config import PPOConfig
 from rlray.algos.ppo.loss import ppo_loss
@@ -74,6 +74,10 @@ class PPOLearner:
     def weights(self) -> Weights:
         """A copy of the network's weights and normalisations, on the CPU."""
         return export_weights(self._network)
+
+    def gradients(self) -> Weights:
+        """Copies of the gradients of the last update, after clipping."""
+        return export_gradients(self._network)
 
     def state(self) -> dict[str, Any]:
         """Everything: network, optimiser, counters, random numbers, normalisations, fragments not yet learned from."""

@@ -257,16 +257,14 @@ class Client(Engine):
             self.loop.changed()
 
     def _cancel(self, task: Task, force: bool, recursive: bool) -> None:
-        sent = task.worker is not None
+        """What the task has started itself is known to the process that runs it, which hears of this."""
         if task.actor is not None:
             self.actors.cancel(task, recursive)
         else:
             self.submitter.cancel(task, force, recursive)
-        if recursive and not sent:
-            self.cancel_children(task.id)
 
     def cancel_children(self, parent: bytes) -> None:
-        """Cancel what a task of this process has submitted."""
+        """Cancel what a task that runs in this process has started."""
         with self.loop.lock:
             for task in [task for task in self.all_tasks() if task.parent == parent]:
                 self._cancel(task, force=False, recursive=True)

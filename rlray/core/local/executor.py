@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -73,6 +73,7 @@ class Executor:
         self._gpus = gpus
         self._output = output
         self._queue: deque[Job | Callable[[], None]] = deque()
+        self._asked_to_cancel: dict[bytes, bool] = {}  # task -> with what it has started
         self._codes = ReceivedCodes()
         self._functions: dict[Any, Callable[..., Any]] = {}
         self._calls: dict[Any, int] = {}  # of functions with max_calls
@@ -140,7 +141,9 @@ class Executor:
             case ("take_back", ids):
                 self._give_back(sender, set(ids), "asked")
             case ("cancel", task_id, recursive):
-                self._cancel(task_id, recursive)
+                if not self._asked_to_cancel:
+                    self._client.loop.call_later(0, self._cancel)
+                self._asked_to_cancel[task_id] = recursive
             case ("consumed", task_id, count):
                 actor = self._actor
                 if self.yielding.consumed(task_id, count) and actor is not None and actor.concurrency is not None:
@@ -180,37 +183,42 @@ class Executor:
 
     def _give_back(self, caller: int, ids: set[bytes] | None, why: str) -> None:
         """Return jobs of a caller that have not been started: those asked for, or all."""
-        back: list[bytes] = []
+        back = self._withdraw(lambda job: job.caller == caller and (ids is None or job.id in ids))
+        self._client.post(caller, ("taken", [job.id for job in back], why))
+
+    def _withdraw(self, wanted: Callable[[Job], bool]) -> list[Job]:
+        """Take jobs that have not been started out of the queue; in their order."""
+        taken: list[Job] = []
         kept: list[Job | Callable[[], None]] = []
         while self._queue:
             try:
                 job = self._queue.pop()  # from the end: the main thread takes from the front at the same time
             except IndexError:
                 break
-            if isinstance(job, Job) and job.caller == caller and (ids is None or job.id in ids):
-                back.append(job.id)
+            if isinstance(job, Job) and wanted(job):
+                taken.append(job)
             else:
                 kept.append(job)
         self._queue.extend(reversed(kept))
-        self._client.post(caller, ("taken", back[::-1], why))
+        return taken[::-1]
 
-    def _cancel(self, task_id: bytes, recursive: bool) -> None:
-        if recursive:
-            self._client.cancel_children(task_id)
-        for job in list(self._queue):
-            if isinstance(job, Job) and job.id == task_id:
-                try:
-                    self._queue.remove(job)
-                except ValueError:  # the main thread has just begun it
-                    break
-                self.answers.add(job.caller, self.cancelled(job))
-                self.answers.flush()
-                return
-        if self._actor is not None:
-            if self._actor.concurrency is not None:
-                self._actor.concurrency.cancel(task_id)
-        elif self._current is not None and self._current.id == task_id:
-            self._interrupts.ask(task_id)
+    def _cancel(self) -> None:
+        """Cancel what was asked for: all at once, so that a long queue is looked through once for many."""
+        asked, self._asked_to_cancel = self._asked_to_cancel, {}
+        queued = self._withdraw(lambda job: job.id in asked)
+        for job in queued:
+            del asked[job.id]
+            self.answers.add(job.caller, self.cancelled(job))
+        if queued:
+            self.answers.flush()
+        for task_id, recursive in asked.items():
+            if recursive:
+                self._client.cancel_children(task_id)
+            if self._actor is not None:
+                if self._actor.concurrency is not None:
+                    self._actor.concurrency.cancel(task_id)
+            elif self._current is not None and self._current.id == task_id:
+                self._interrupts.ask(task_id)
 
     def _on_main(self) -> bytes | None:
         job = self._current
@@ -298,9 +306,7 @@ class Executor:
     def _orphaned(self, caller: int) -> None:
         """The process whose tasks this one runs is dead, and with it the use of them; but not of what others need."""
         self._orphan = True
-        for job in [job for job in self._queue if isinstance(job, Job) and job.caller == caller]:
-            with suppress(ValueError):  # the main thread has just begun it
-                self._queue.remove(job)
+        self._withdraw(lambda job: job.caller == caller)
         if self._current is not None:
             self._client.cancel_children(self._current.id)
             if self._client.needed():
