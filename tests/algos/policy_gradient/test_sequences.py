@@ -44,9 +44,9 @@ def test_the_value_of_what_really_came_next(env: Toy, settings: dict[str, Any]) 
     assert len(finals) > 3
     with torch.no_grad():
         for t, b in itertools.product(range(7), range(5)):
-            outputs, value = network(batch.obs[t, b][None])
-            torch.testing.assert_close(found.outputs[t, b], outputs[0])
-            torch.testing.assert_close(found.value[t, b], value[0])
+            outputs, value, _ = network(batch.obs[t, b][None, None])
+            torch.testing.assert_close(found.outputs[t, b], outputs[0, 0])
+            torch.testing.assert_close(found.value[t, b], value[0, 0])
             following = batch.obs[t + 1, b] if t < 6 else batch.last_obs[b]
             if (t, b) in finals:
                 following = batch.finals[finals[t, b]]
