@@ -177,7 +177,7 @@ class ImpalaLearner:
 
     @torch.no_grad()
     def _corrected_once(self, whole: Sequences) -> tuple[Sequences, Corrected]:
-        """The same for a round, of which minibatches are then chosen: of single steps, for nothing looks ahead any more,
+        """The same for a round, of which minibatches are then chosen: of single steps, as nothing looks ahead any more,
         but of whole sequences where the network remembers."""
         if self._network.memory_size:
             played = whole.valid.any(dim=0)  # fragments of one step may be nothing but a reset
