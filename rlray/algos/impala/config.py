@@ -27,6 +27,8 @@ class ImpalaConfig(PolicyGradientSettings):
     """The most that a step's ratio weighs; infinity learns the policy's own values, less those of one nearer to mu."""
     clip_c: Positive = 1.0
     """The most that a step's ratio passes on of what came after it."""
+    target_kl: Positive | None = None
+    """A round ends early once the policy has moved further than 1.5 times this (approximate KL); null: never."""
     optimizer: Literal["adam", "rmsprop"] = "adam"
     """What takes the gradient steps; the paper's is rmsprop, without momentum."""
     optimizer_eps: Positive = 1e-5

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rlray.algos.advantages import vtrace
 from rlray.algos.impala.config import ImpalaConfig
-from rlray.algos.impala.loss import Acted, explained, policy_gradient
+from rlray.algos.impala.loss import Acted, approx_kl, explained, policy_gradient
 from rlray.algos.networks import autocast, export_gradients, export_weights
 from rlray.algos.policy_gradient.intake import Intake
 from rlray.algos.policy_gradient.policy import make_network
@@ -141,13 +142,16 @@ class ImpalaLearner:
         parts = max(1, round(int(whole.valid.sum()) / config.minibatch_size))
         if parts * config.epochs == 1:
             seen = [self._update(whole, None)]
+            del seen[0]["moved"]
         else:
-            items, corrected = self._corrected_once(whole)
             seen = []
-            for _ in range(config.epochs):
-                for part in np.array_split(self._rng.permutation(len(items)), min(parts, len(items))):
-                    chosen = torch.from_numpy(part).to(self._context.device)
-                    seen.append(self._update(items.at(chosen), Corrected(*(each[:, chosen] for each in corrected))))
+            items, corrected = self._corrected_once(whole)
+            for part in self._minibatches(len(items), parts):
+                chosen = torch.from_numpy(part).to(self._context.device)
+                seen.append(self._update(items.at(chosen), Corrected(*(each[:, chosen] for each in corrected))))
+                moved = seen[-1].pop("moved")
+                if config.target_kl is not None and float(moved) > 1.5 * config.target_kl:
+                    break
         means = torch.stack([torch.stack(list(one.values())) for one in seen]).mean(dim=0).tolist()
         metrics = {"updates": float(len(seen)), **dict(zip(seen[0], means, strict=True))}
         if not all(map(np.isfinite, (metrics["loss"], metrics["grad_norm"]))):
@@ -158,6 +162,11 @@ class ImpalaLearner:
                 vars(whole),
             )
         return metrics
+
+    def _minibatches(self, items: int, parts: int) -> Iterator[NDArray[np.int64]]:
+        """Which of a round's ``items`` each update is on: all in each epoch, in ``parts`` if there are enough."""
+        for _ in range(self._config.epochs):
+            yield from np.array_split(self._rng.permutation(items), min(parts, items))
 
     def _run(self, batch: Sequences, ahead: bool) -> tuple[Unrolled, Tensor]:
         """What the network says, and the log-probabilities [T, B] of the actions by it."""
@@ -214,7 +223,8 @@ class ImpalaLearner:
                 "policy_loss": policy_loss,
                 "value_loss": value_loss,
                 "entropy": entropy,
-                "approx_kl": (acted.log_ratio.exp() - 1 - acted.log_ratio).mean(),
+                "approx_kl": approx_kl(acted.log_ratio),
+                "moved": approx_kl(acted.since),
                 "rho": acted.rho.mean(),
                 "explained_variance": explained(value[keep], target[keep]),
                 "grad_norm": norm,

@@ -29,6 +29,11 @@ def policy_gradient(acted: Acted, clip_rho: float) -> Tensor:
     return -(rho * acted.advantage * acted.log_prob).mean()
 
 
+def approx_kl(log_ratio: Tensor) -> Tensor:
+    """The mean of ratio - 1 - log ratio (Schulman 2020), which is never negative."""
+    return (log_ratio.exp() - 1 - log_ratio).mean()
+
+
 def explained(value: Tensor, target: Tensor) -> Tensor:
     """The part of the variance of ``target`` [N] that ``value`` [N] explains; 0 where there is none."""
     variance = target.var(correction=0)

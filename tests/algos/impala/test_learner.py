@@ -106,6 +106,17 @@ def test_appos_clip_is_about_the_round_and_its_rho_about_who_acted() -> None:
 
 
 @BOTH
+def test_a_round_ends_once_the_policy_has_moved_far_enough(name: str) -> None:
+    settings = {"epochs": 10, "learning_rate": 1e-2, "normalize_advantage": True}
+    played, updates = play(name, 2), []
+    for target in (1e-9, 1e-3, None):
+        learner = make_learner(name, **settings, target_kl=target)
+        updates.append(sum(learner.learn(fragment)["updates"] for fragment in copy.deepcopy(played)))
+    assert updates[0] == 2, "the first has not moved before it, the second has"
+    assert 2 < updates[1] < updates[2] == 20
+
+
+@BOTH
 def test_dummy_reset_steps_play_no_part(name: str) -> None:
     """Whatever an environment answers while it resets: the weights are the same, bit for bit."""
     learners = [make_learner(name, rollout_steps=40) for _ in range(2)]
