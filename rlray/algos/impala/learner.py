@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,7 +82,11 @@ class ImpalaLearner:
         if self._gathered_steps >= config.rollout_steps:
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
-            whole = side_by_side([end_to_end(parts) for _, parts in sorted(self._gathered.items())])
+            gathered = [parts for _, parts in sorted(self._gathered.items())]
+            if self._network.memory_size:
+                whole = side_by_side(list(chain(*gathered)))
+            else:
+                whole = side_by_side([end_to_end(parts) for parts in gathered])
             self._gathered, self._gathered_steps = {}, 0
             metrics |= self._round(whole.to(self._context.device))
         return metrics
@@ -137,12 +142,12 @@ class ImpalaLearner:
         if parts * config.epochs == 1:
             seen = [self._update(whole, None)]
         else:
-            units, corrected = self._corrected_once(whole)
+            items, corrected = self._corrected_once(whole)
             seen = []
             for _ in range(config.epochs):
-                for part in np.array_split(self._rng.permutation(len(units)), min(parts, len(units))):
-                    columns = torch.from_numpy(part).to(self._context.device)
-                    seen.append(self._update(units.at(columns), Corrected(*(each[:, columns] for each in corrected))))
+                for part in np.array_split(self._rng.permutation(len(items)), min(parts, len(items))):
+                    chosen = torch.from_numpy(part).to(self._context.device)
+                    seen.append(self._update(items.at(chosen), Corrected(*(each[:, chosen] for each in corrected))))
         means = torch.stack([torch.stack(list(one.values())) for one in seen]).mean(dim=0).tolist()
         metrics = {"updates": float(len(seen)), **dict(zip(seen[0], means, strict=True))}
         if not all(map(np.isfinite, (metrics["loss"], metrics["grad_norm"]))):
@@ -172,12 +177,14 @@ class ImpalaLearner:
 
     @torch.no_grad()
     def _corrected_once(self, whole: Sequences) -> tuple[Sequences, Corrected]:
-        """The same for a round, and what its minibatches are made of: single steps [1, N], or where the network
-        remembers, whole sequences [T, B]."""
+        """The same for a round, of which minibatches are then chosen: of single steps, as nothing looks ahead any more,
+        but of whole sequences where the network remembers."""
+        if self._network.memory_size:
+            played = whole.valid.any(dim=0)  # fragments of one step may be nothing but a reset
+            whole = whole.at(played.nonzero().squeeze(1))
         corrected = self._corrected(whole, *self._run(whole, ahead=True))
         if self._network.memory_size:
-            played = whole.valid.any(dim=0).nonzero().squeeze(1)  # fragments of one step may be nothing but a reset
-            return whole.at(played), Corrected(*(each[:, played] for each in corrected))
+            return whole, corrected
         return whole.single_steps(), Corrected(*(each[whole.valid][None] for each in corrected))
 
     def _update(self, batch: Sequences, corrected: Corrected | None) -> dict[str, Tensor]:

@@ -77,13 +77,13 @@ class Sequences:
         )
 
     def single_steps(self) -> Sequences:
-        """Every valid step [1, N] as a sequence of its own, for whoever does not ask what comes after it.
+        """Every valid step [1, N] as a sequence of its own, where nothing is remembered and nobody looks ahead.
 
-        Ordered by time, then by sequence. ``last_obs`` is each step's own observation; nothing is remembered.
+        Ordered by time, then by sequence. ``last_obs`` is each step's own observation.
         """
         steps = {name: getattr(self, name)[self.valid][None] for name in _PER_STEP}
         own = steps["obs"][0]
-        memory = self.memory.new_empty((len(own), 0))
+        memory = self.memory.new_zeros(len(own), 0)
         return Sequences(**steps, memory=memory, last_obs=own, finals=own[:0], final_index=self.final_index[:0])
 
     def to(self, device: str) -> Sequences:
@@ -153,7 +153,7 @@ def unroll(network: ActorCritic, batch: Sequences, ahead: bool = True) -> Unroll
     next."""
     steps, envs = batch.valid.shape
     last = torch.stack([torch.full((envs,), steps - 1), torch.arange(envs)], dim=1).to(batch.final_index)
-    # Sequences may begin with steps that are not valid: their own, or what `side_by_side` put before them.
+    # Fragments may begin with steps that are not valid: their own, or what `side_by_side` put before them.
     course = Course(batch.first, batch.valid.int().argmax(dim=0), torch.cat([last, batch.final_index]))
     outputs, value, memory = network(batch.obs, batch.memory, course)
     value = network.value_norm(value)

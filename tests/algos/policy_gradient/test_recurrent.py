@@ -159,9 +159,9 @@ def test_before_an_update_the_learner_agrees_with_who_acted(
         metrics |= learner.learn(part)
     assert metrics["updates"] == 1
     assert metrics["approx_kl"] < 1e-9
-    _, confused = both(name, env(4), {**settings, "rollout_steps": 900})
+    _, confused = both(name, env(4), settings)
     confused._network.load_state_dict(policy._network.state_dict())
-    for part in played[1:]:  # before the very first there is nothing to remember
+    for part in played:
         part.extras[MEMORY][0] = 0.0
         metrics |= confused.learn(part)
     assert metrics["approx_kl"] > 1e-5, "what was remembered must matter"
