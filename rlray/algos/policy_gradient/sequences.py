@@ -20,7 +20,7 @@ from rlray.algos.types import Fragment
 
 @dataclass
 class Sequences:
-    """``B`` sequences of ``T`` consecutive steps each, of one environment and one fragment each."""
+    """``B`` sequences of ``T`` consecutive steps each, of one environment each."""
 
     obs: Tensor  # [T, B, *observation_shape]
     action: Tensor  # [T, B, ...] as they were sampled
@@ -76,12 +76,37 @@ class Sequences:
             final_index=torch.stack([self.final_index[kept, 0], b[kept]], dim=1),
         )
 
+    def single_steps(self) -> Sequences:
+        """Every valid step [1, N] as a sequence of its own, where nothing is remembered and nobody looks ahead.
+
+        Ordered by time, then by sequence. ``last_obs`` is each step's own observation.
+        """
+        steps = {name: getattr(self, name)[self.valid][None] for name in _PER_STEP}
+        own = steps["obs"][0]
+        memory = self.memory.new_zeros(len(own), 0)
+        return Sequences(**steps, memory=memory, last_obs=own, finals=own[:0], final_index=self.final_index[:0])
+
     def to(self, device: str) -> Sequences:
         """On that device; the same if it is there."""
         return Sequences(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 _PER_STEP = ("obs", "action", "log_prob", "reward", "terminated", "truncated", "valid", "first")
+
+
+def end_to_end(parts: Sequence[Sequences]) -> Sequences:
+    """One sequence of each environment, of ``parts``, at least one, that follow each other without a gap."""
+    if len(parts) == 1:
+        return parts[0]
+    offsets = np.cumsum([0, *(part.valid.shape[0] for part in parts[:-1])])
+    shifted = [part.final_index + torch.tensor([int(by), 0]) for part, by in zip(parts, offsets, strict=True)]
+    return Sequences(
+        **{name: torch.cat([getattr(part, name) for part in parts]) for name in _PER_STEP},
+        memory=parts[0].memory,
+        last_obs=parts[-1].last_obs,
+        finals=torch.cat([part.finals for part in parts]),
+        final_index=torch.cat(shifted),
+    )
 
 
 def side_by_side(parts: Sequence[Sequences]) -> Sequences:
@@ -120,17 +145,20 @@ class Unrolled(NamedTuple):
 
     outputs: Tensor  # [T, B, O] of the policy
     value: Tensor  # [T, B]
-    next_value: Tensor  # [T, B] of the true next observations; carries no gradient
+    next_value: Tensor | None  # [T, B] of the true next observations, if asked for; carries no gradient
 
 
-def unroll(network: ActorCritic, batch: Sequences) -> Unrolled:
-    """Run ``network`` over whole sequences, from what was remembered where they begin."""
+def unroll(network: ActorCritic, batch: Sequences, ahead: bool = True) -> Unrolled:
+    """Run ``network`` over whole sequences, from what was remembered where they begin, and with ``ahead`` on what comes
+    next."""
     steps, envs = batch.valid.shape
     last = torch.stack([torch.full((envs,), steps - 1), torch.arange(envs)], dim=1).to(batch.final_index)
     # Fragments may begin with steps that are not valid: their own, or what `side_by_side` put before them.
     course = Course(batch.first, batch.valid.int().argmax(dim=0), torch.cat([last, batch.final_index]))
     outputs, value, memory = network(batch.obs, batch.memory, course)
     value = network.value_norm(value)
+    if not ahead:
+        return Unrolled(outputs, value, None)
     with torch.no_grad():
         beyond = network.value(torch.cat([batch.last_obs, batch.finals]), memory)
     following = torch.cat([value[1:].detach(), beyond[None, :envs]])
