@@ -295,7 +295,7 @@ class Client(Engine):
         return self._awaiting.wait_for(refs, timeout)
 
     def wait(
-        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
+        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None, fetch_local: bool = True
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         return self._awaiting.wait(refs, num_returns, timeout)
 
