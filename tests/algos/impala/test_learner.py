@@ -74,7 +74,8 @@ def test_appo_on_fresh_fragments_is_ppo(epochs: int, memory: dict[str, Any]) -> 
     """Each round by the weights that acted: V-trace is GAE, and the losses are one; with a memory, of sequences."""
     settings = {
         "network": {"kind": "mlp", "hidden": [16], **memory},
-        "discount": 0.95, "rollout_steps": 128, "minibatch_size": 32, "epochs": epochs, "learning_rate": 1e-2, "entropy": 0.01, "clip": 0.1,
+        "discount": 0.95, "rollout_steps": 128, "minibatch_size": 32, "epochs": epochs,
+        "learning_rate": 1e-2, "entropy": 0.01, "clip": 0.1,
     }  # fmt: skip
     found = []
     for name, lambda_ in (("ppo", "gae_lambda"), ("appo", "vtrace_lambda")):
