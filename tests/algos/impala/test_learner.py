@@ -14,6 +14,7 @@ import torch
 from gymnasium import spaces
 
 from rlray.algos import Fragment, LearnerContext, get_algorithm
+from rlray.algos.impala.loss import Acted
 from rlray.envs.types import EnvSpec
 from tests.algos.toys import Aim, Catch, Corridor, Endings, Toy, fragments, mean_return
 
@@ -85,6 +86,24 @@ def test_appo_on_fresh_fragments_is_ppo(epochs: int, memory: dict[str, Any]) -> 
     for name, weights in found[0].items():
         np.testing.assert_allclose(found[1][name], weights, atol=1e-4, err_msg=name)
         assert "value_norm" in name or np.abs(weights - fresh[name]).max() > 1e-2, f"{name} was not learned"
+
+
+def test_appos_clip_is_about_the_round_and_its_rho_about_who_acted() -> None:
+    """The weights have moved far since a fragment was played: in the first update of the round nothing is clipped."""
+    settings = {"learning_rate": 0.1, "clip": 0.01, "minibatch_size": 64, "epochs": 1}
+    learner, played = make_learner("appo", **settings), play("appo", 4)
+    for fragment in played[:3]:
+        learner.learn(fragment)
+    late = learner.learn(played[3])
+    assert late["updates"] == 1
+    assert late["approx_kl"] > 0.01
+    assert late["rho"] < 0.95
+    assert late["clip_fraction"] == 0
+    log_prob = torch.tensor([-1.0, -1.0, -1.0])
+    since, rho, advantage = torch.tensor([0.0, 0.5, 0.5]), torch.tensor([0.5, 0.5, 1.0]), torch.tensor([2.0, 1.0, -1.0])
+    loss, others = learner.policy_loss(Acted(log_prob, torch.full((3,), 9.0), since, advantage, rho))
+    assert loss.item() == pytest.approx(-(0.5 * 2 + 1.01 * 0.5 - np.exp(0.5)) / 3)
+    assert others["clip_fraction"].item() == pytest.approx(2 / 3)
 
 
 @BOTH
