@@ -131,7 +131,7 @@ def wait(
     Raises: TypeError for anything but a list of references and generators; ValueError for duplicates, or a
     ``num_returns`` that is not between 1 and their number.
     """
-    if type(refs) is list and num_returns == 1 and len(refs) > _MANY and len(set(refs)) == len(refs):
+    if type(refs) is list and num_returns == 1 and len(refs) > _MANY:
         at = (engines.peek() or ensure_running()).first_ready(refs)
         if at is not None:  # what lies behind is looked at when its turn comes
             return [refs[at]], refs[:at] + refs[at + 1 :]

@@ -189,7 +189,10 @@ class Engine(ABC):
         """
 
     def first_ready(self, refs: Sequence[ObjectRef]) -> int | None:
-        """The index of the first that has a value, if that is quickly found. They may not all be references."""
+        """The index of the first that has a value, if that is quickly found and they are told apart quickly.
+
+        They may not all be references.
+        """
         return None
 
     @abstractmethod

@@ -47,14 +47,16 @@ def test_ray_is_not_loaded_until_it_is_wanted() -> None:
     run_driver("import sys, rlray\nrlray.init(num_cpus=1)\nrlray.get(rlray.put(1))\nassert 'ray' not in sys.modules")
 
 
-@NO_RAY
-class TestOnRay:
-    @pytest.fixture(scope="class", autouse=True)
-    def _runtime(self) -> Iterator[None]:
-        rlray.init(address="local-ray", num_cpus=2, object_store_memory=STORE["ray"])
-        yield
-        rlray.shutdown()
+@pytest.fixture(scope="class")
+def on_ray() -> Iterator[None]:
+    rlray.init(address="local-ray", num_cpus=2, object_store_memory=STORE["ray"])
+    yield
+    rlray.shutdown()
 
+
+@NO_RAY
+@pytest.mark.usefixtures("on_ray")
+class TestOnRay:
     def test_who_joins_must_have_the_token(self) -> None:
         assert os.environ["RAY_AUTH_MODE"] == "token"
 

@@ -15,8 +15,8 @@ from tests.train.test_resume import assert_equal, config_of, leave_at
 
 pytestmark = NO_RAY
 
-CASES = ("toy", "apex on CartPole", "ppo on CartPole", "es on CartPole")
-"""Simulators alone, with a replay of its own, with fragments, and tasks with shared values."""
+CASES = ("apex on CartPole", "ppo on CartPole", "es on CartPole")
+"""A replay in an actor of its own, fragments, and tasks with shared values."""
 
 
 @pytest.fixture

@@ -300,7 +300,7 @@ class Client(Engine):
         return self._awaiting.wait(refs, num_returns, timeout)
 
     def first_ready(self, refs: Sequence[ObjectRef]) -> int | None:
-        return self._awaiting.first_ready(refs)
+        return self._awaiting.first_ready(refs) if len(set(refs)) == len(refs) else None
 
     def wait_until(self, done: Callable[[], bool], timeout: float | None, waiting: Waiting) -> bool:
         """Wait for something; False if time ran out. Whoever looks in meanwhile is told of ``waiting``."""

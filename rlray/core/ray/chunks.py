@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rlray.core.calls import results_of, retries
 from rlray.core.engine import Code
-from rlray.core.exceptions import task_error
-from rlray.core.mapping import Chunk
+from rlray.core.exceptions import ActorDiedError, task_error
+from rlray.core.mapping import Chunk, SingleCalls
 from rlray.core.ray.errors import Failed
 from rlray.core.ray.hosting import Loaded, check_arguments, loaded, told
 from rlray.core.ray.refs import Ref
@@ -51,6 +51,19 @@ class RayChunk(Chunk):
                 yield value.error()
             else:
                 raise value.error()
+
+
+class ActorCalls(SingleCalls):
+    """Items under way to an actor, each a call of its own."""
+
+    def broken(self) -> bool:
+        try:
+            self._engine.get([self.completion], None)
+        except ActorDiedError:
+            return True
+        except Exception:  # an error of that item's own
+            return False
+        return False
 
 
 def many(code: Code) -> Callable[..., Any]:

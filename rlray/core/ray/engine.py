@@ -83,6 +83,8 @@ class RayEngine(Engine):
         self._check_open()
         if isinstance(why, ray.exceptions.RayError):
             return mapped(why)
+        if isinstance(why, ValueError) and "placement group" in str(why):
+            return ValueError(f"what {what} is for fits no bundle of the placement group that it goes into: {why}")
         return unpicklable(what, why.__cause__ if isinstance(why.__cause__, Exception) else why)
 
     def _home_of_task(self, spec: CallSpec) -> Any:
@@ -128,7 +130,7 @@ class RayEngine(Engine):
             or len(items) == 1
             or any(isinstance(one, ObjectRef) for one in items)
         ):
-            return super().chunk(spec, actor, items)
+            return super().chunk(spec, None, items)
         whole = chunked(spec)
         if whole.home is None or whole.home[0] is not self:
             whole.home = (self, ray.remote(num_cpus=0)(many(spec.code)))
@@ -136,7 +138,7 @@ class RayEngine(Engine):
         try:
             refs = whole.home[1].options(**options).remote(spec.name, spec.retry_exceptions, spec.max_retries, items)
         except Exception:  # an item that cannot be sent is an error in its own place
-            return super().chunk(spec, actor, items)
+            return super().chunk(spec, None, items)
         return RayChunk(self, refs)
 
     def outcomes(self, refs: Sequence[Ref]) -> list[Any]:
@@ -318,7 +320,7 @@ class RayEngine(Engine):
 
     def first_ready(self, refs: Sequence[ObjectRef]) -> int | None:
         first = refs[:_QUICK]
-        if not all(type(ref) is Ref for ref in first):
+        if len(set(map(id, refs))) != len(refs) or not all(type(ref) is Ref for ref in first):
             return None
         theirs = [ref.ray for ref in first]  # type: ignore[attr-defined]
         ready, _ = ray.wait(theirs, timeout=0)

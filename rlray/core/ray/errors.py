@@ -14,7 +14,7 @@ from rlray.core import exceptions as ours
 from rlray.core.calls import as_call_error
 from rlray.core.exceptions import presentable, say
 from rlray.core.ray import kv
-from rlray.core.serialization import dumps_error
+from rlray.core.serialization import dumps_error, unpicklable
 
 
 class Raised(Exception):
@@ -85,7 +85,9 @@ def _of_task(error: Any) -> BaseException:
     text = str(error)  # of its attributes Ray's class for both errors has the cause alone
     found = re.search(r"ray::([^\s(]+)\(.*?\(pid=(\d+)", text)
     name, where = (found[1], f"pid={found[2]}") if found else ("a task", "on the cluster")
-    return ours.RayTaskError(name, text, cause, where).as_instanceof_cause()
+    # What user code raises comes as `Raised`, so this is what Ray met when it took the result.
+    why = unpicklable(f"the result of {name}", cause)
+    return ours.RayTaskError(name, f"{text}\n{why}", why, where).as_instanceof_cause()
 
 
 def _of_actor(error: Any) -> BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import pickle
@@ -83,7 +84,7 @@ def check_arguments(args: Sequence[Any], kwargs: dict[str, Any]) -> None:
 
 def told(error: BaseException, name: str, how: How = PLAIN, actor: str = "") -> BaseException:
     """What Ray gets to take to the caller, for what user code has raised. Cancellation is Ray's affair."""
-    if isinstance(error, KeyboardInterrupt | Raised) or type(error).__name__ == "CancelledError":
+    if isinstance(error, KeyboardInterrupt | asyncio.CancelledError | Raised):
         return error
     if isinstance(error, SystemExit) and hasattr(error, "ray_terminate_msg"):  # Ray ends this process
         return error
