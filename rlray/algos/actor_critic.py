@@ -65,7 +65,11 @@ class ActorCritic(nn.Module):
 
     def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """The policy's outputs, and values that are still normalised: see `value_norm`."""
-        features = self.trunk(self.input(obs))
+        return self.of_rows(self.input.rows(obs))
+
+    def of_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of observations that are normalised already: what ``input.rows`` made of them."""
+        features = self.trunk(self.input.arranged(rows))
         outputs = self.actor(features).float()
         if self.log_std is not None:
             outputs = torch.cat([outputs, self.log_std.expand_as(outputs)], dim=1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlray.algos.networks import autocast, export_weights
+from rlray.algos.networks import autocast, computes_in_bfloat16, export_weights
 from rlray.algos.policy_gradient.policy import make_network
 from rlray.algos.ppo.config import PPOConfig
 from rlray.algos.ppo.loss import ppo_loss
@@ -18,6 +19,7 @@ from rlray.algos.ppo.rollout import Rollout, RolloutBuilder
 from rlray.algos.types import Fragment, LearnerContext, Metrics, NotFinite, Weights
 from rlray.envs.types import EnvSpec
 
+_ROWS_AT_ONCE = 256  # observations whose float32 stays in a CPU's cache
 _VALUE_RATE = 0.1  # how far the value's normalisation moves towards a round's targets
 
 
@@ -108,12 +110,13 @@ class PPOLearner:
         variance = rollout.target.var()
         explained = float(1 - (rollout.target - rollout.value).var() / variance) if variance > 0 else 0.0
         rollout = rollout.to(device)
+        normalised = replace(rollout, obs=self._normalised(rollout.obs))
         parts = max(1, round(len(rollout) / config.minibatch_size))
         seen: list[Tensor] = []
         for _ in range(config.epochs):
             order = self._rng.permutation(len(rollout))
             chosen = [torch.from_numpy(part).to(device) for part in np.array_split(order, parts)]
-            seen += [self._update(rollout, part) for part in chosen]
+            seen += [self._update(normalised.at(part)) for part in chosen]
             if config.target_kl is not None and float(seen[-1][4]) > 1.5 * config.target_kl:
                 break
         names = ("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
@@ -128,14 +131,30 @@ class PPOLearner:
             )
         return metrics
 
-    def _update(self, rollout: Rollout, chosen: Tensor) -> Tensor:
-        """One gradient step; returns what is reported of it [7]."""
+    @torch.no_grad()
+    def _normalised(self, obs: Tensor) -> Tensor:
+        """``obs`` [N, ...] as the network's first layer takes them, once for all epochs of a round.
+
+        In float32, or in the precision to which that layer would convert them.
+        """
+        device, precision = self._context.device, self._config.precision
+        dtype = torch.bfloat16 if computes_in_bfloat16(device, precision) else torch.float32
+        rows: Tensor | None = None
+        for begin in range(0, len(obs), _ROWS_AT_ONCE):
+            some = self._network.input.rows(obs[begin : begin + _ROWS_AT_ONCE])
+            if rows is None:
+                rows = some.new_empty((len(obs), *some.shape[1:]), dtype=dtype)
+            rows[begin : begin + _ROWS_AT_ONCE] = some
+        assert rows is not None
+        return rows
+
+    def _update(self, batch: Rollout) -> Tensor:
+        """One gradient step on ``batch``, whose observations are normalised; returns what is reported of it [7]."""
         config, network = self._config, self._network
-        batch = rollout.at(chosen)
         with autocast(self._context.device, config.precision):
-            outputs, value = network(batch.obs)
+            outputs, value = network.of_rows(batch.obs)
         advantage = batch.advantage
-        if config.normalize_advantage and len(chosen) > 1:
+        if config.normalize_advantage and len(batch) > 1:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         loss = ppo_loss(
             self._actions.log_prob(outputs, batch.action),

@@ -36,7 +36,7 @@ class Rollout:
 
     def at(self, index: Tensor) -> Rollout:
         """The steps at ``index`` [M], copied."""
-        return Rollout(*(getattr(self, field.name)[index] for field in fields(self)))
+        return Rollout(*(getattr(self, field.name).index_select(0, index) for field in fields(self)))
 
     def to(self, device: str) -> Rollout:
         """On that device; the same if it is there."""
