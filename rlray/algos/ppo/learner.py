@@ -114,9 +114,8 @@ class PPOLearner:
         parts = max(1, round(len(rollout) / config.minibatch_size))
         seen: list[Tensor] = []
         for _ in range(config.epochs):
-            order = self._rng.permutation(len(rollout))
-            chosen = [torch.from_numpy(part).to(device) for part in np.array_split(order, parts)]
-            seen += [self._update(normalised.at(part)) for part in chosen]
+            order = torch.from_numpy(self._rng.permutation(len(rollout))).to(device)
+            seen += [self._update(batch) for batch in normalised.minibatches(order, parts)]
             if config.target_kl is not None and float(seen[-1][4]) > 1.5 * config.target_kl:
                 break
         names = ("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
