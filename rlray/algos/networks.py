@@ -224,6 +224,18 @@ def export_weights(module: nn.Module) -> dict[str, NDArray[Any]]:
     return {name: np.array(tensor.cpu().numpy(), order="C") for name, tensor in module.state_dict().items()}
 
 
+def export_gradients(module: nn.Module, prefix: str = "") -> dict[str, NDArray[Any]]:
+    """Copies of the gradients that its last backward pass has left, by the parameters' names after ``prefix``.
+
+    Parameters that have none are left out.
+    """
+    return {
+        f"{prefix}{name}": np.array(parameter.grad.cpu().numpy(), order="C")
+        for name, parameter in module.named_parameters()
+        if parameter.grad is not None
+    }
+
+
 def import_weights(module: nn.Module, weights: Weights) -> None:
     """Copy ``weights``, which may be read-only, into a module on the CPU.
 

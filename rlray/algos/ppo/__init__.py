@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def _make_policy(spec: EnvSpec, config: PPOConfig) -> SamplingPolicy:
-    from rlray.algos.policy_gradient.policy import SamplingPolicy
+    from rlray.algos.policy_gradient.policy import make_policy
 
-    return SamplingPolicy(spec, config, "ppo")
+    return make_policy(spec, config, "ppo")
 
 
 def _make_learner(spec: EnvSpec, config: PPOConfig, context: LearnerContext) -> PPOLearner:

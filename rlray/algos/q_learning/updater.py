@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlray.algos.networks import InputNorm, autocast, computes_in_bfloat16, export_weights
+from rlray.algos.networks import InputNorm, autocast, computes_in_bfloat16, export_gradients, export_weights
 from rlray.algos.noise import Noise
 from rlray.algos.q_learning.heads import make_head
 from rlray.algos.q_learning.losses import of_action
@@ -112,6 +112,10 @@ class QUpdater:
     def weights(self) -> Weights:
         """A copy of the online network's weights and of its input's normalisation, on the CPU."""
         return export_weights(self.network)
+
+    def gradients(self) -> Weights:
+        """Copies of the online network's gradients of the last update, after clipping."""
+        return export_gradients(self.network)
 
     def state(self) -> dict[str, Any]:
         """Networks, optimiser, counters and random numbers. Tensors are not copied.
