@@ -3,15 +3,18 @@
 python benchmarks/rl.py [--peer-python PATH] [--rllib-python PATH] [--out docs/results] [--quick] [--only NAME ...]
 
 Every case runs in fresh processes, rlray and its peers by turns. The median of all samples counts. A peer that is not
-installed, fails or hangs is reported with the reason and stops nothing. Writes rl.json and rl.md. Putting into a replay
-and drawing from it: replay.py.
+installed, fails or hangs is reported with the reason and stops nothing. Writes rl.json and rl.md; with --only the rows
+of other cases stay as an earlier run left them. Putting into a replay and drawing from it: replay.py.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import report
@@ -50,7 +53,8 @@ def compare(case: Case, peers: list[Side], repeat: int, quick: bool, timeout: fl
             sides[side.name] = partial(run, side, "rl_peers", theirs)
     before = report.load()
     found = by_turns(sides, repeat)
-    return {"case": case.name, "unit": case.unit, "sides": found, "load": [before, report.load()]}
+    about = {"date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), "commit": report.commit(), "repeat": repeat}
+    return {"case": case.name, "unit": case.unit, "sides": found, "load": [before, report.load()], **about}
 
 
 def judge(row: dict[str, Any], case: Case) -> None:
@@ -74,11 +78,12 @@ def page(data: dict[str, Any]) -> str:
     text = report.head(
         "The whole loop, beside others",
         data,
-        f"Medians of {data['repeat']} × fresh processes per side, by turns. Load: the machine's one-minute average "
-        "before and after the case, its own work included. **The machine was shared**: ratios count, not rates."
+        "Medians over fresh processes per side, by turns. Load: the machine's one-minute average before and after the "
+        "case, its own work included. **The machine was shared**: ratios count, not rates."
         + ("\n\n**Tiny amounts of work (`--quick`): not a measurement.**" if data["quick"] else ""),
     )
-    text += report.table(["case", "rlray", "peers", "times as good", "goal", "met", "load"], map(line, data["rows"]))
+    columns = ["case", "rlray", "peers", "times as good", "goal", "met", "load", "when"]
+    text += report.table(columns, map(line, data["rows"]))
     return text + beside(data["rows"]) + "\nPutting into a replay, and drawing from it: [replay.md](replay.md).\n"
 
 
@@ -94,7 +99,8 @@ def line(row: dict[str, Any]) -> list[str]:
     met = {True: "yes", False: "**no**", None: "–"}[row.get("met")]
     load = " → ".join(f"{one:.1f}" for one, *_ in row["load"])
     mine = cell(row["sides"]["rlray"])
-    return [row["case"], mine, "; ".join(peers) or "–", "; ".join(times) or "–", row.get("goal", "–"), met, load]
+    when = f"{row['date'].split(' ')[1]}, {row['commit']}, {row['repeat']} rounds"
+    return [row["case"], mine, "; ".join(peers) or "–", "; ".join(times) or "–", row.get("goal", "–"), met, load, when]
 
 
 def beside(rows: list[dict[str, Any]]) -> str:
@@ -124,16 +130,22 @@ def main() -> int:
     data = {**report.surroundings(None, "not compared here", ours()), "quick": given.quick}
     data["versions"] = {name: text for name, text in data["versions"].items() if name != "Ray"}
     data["versions"] |= {name: side.version if side else f"left out: {why}" for name, (side, why) in found.items()}
-    data |= {"repeat": 1 if given.quick else given.repeat, "rows": []}
     peers = [side for side, _ in found.values() if side is not None]
+    rows = earlier(given.out / "rl.json") if given.only else {}
     for case in chosen:
-        row = compare(case, peers, data["repeat"], given.quick, given.timeout)
+        row = compare(case, peers, 1 if given.quick else given.repeat, given.quick, given.timeout)
         judge(row, case)
-        data["rows"].append(row)
+        rows[case.name] = row
+        data["rows"] = [rows[name] for name in cases if name in rows]
         print("  ".join(line(row)), flush=True)
         report.save(given.out, "rl", data, page(data))
     print(beside(data["rows"]))
-    return int(any("error" in row["sides"]["rlray"] for row in data["rows"]))
+    return int(any("error" in rows[case.name]["sides"]["rlray"] for case in chosen))
+
+
+def earlier(path: Path) -> dict[str, dict[str, Any]]:
+    """The rows of an earlier run, by case."""
+    return {row["case"]: row for row in json.loads(path.read_text())["rows"]} if path.exists() else {}
 
 
 if __name__ == "__main__":
