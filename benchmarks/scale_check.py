@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import report
 from scale_costs import Costs, costs_of
 from scale_driver import pass_seconds
 from scale_loop import Loop

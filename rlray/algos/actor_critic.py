@@ -98,8 +98,13 @@ class ActorCritic(nn.Module):
 
         Without a memory each observation is looked at by itself, and ``course`` plays no part.
         """
-        steps, envs = obs.shape[:2]
-        features = self.trunk(self.input(obs.flatten(0, 1)))
+        rows = self.input.rows(obs.flatten(0, 1))
+        return self.of_rows(rows.view(*obs.shape[:2], *rows.shape[1:]), memory, course)
+
+    def of_rows(self, rows: Tensor, memory: Tensor | None = None, course: Course = UNDISTURBED) -> Said:
+        """The same of observations that are normalised already: ``rows`` [T, B, ...] are what ``input.rows`` made."""
+        steps, envs = rows.shape[:2]
+        features = self.trunk(self.input.arranged(rows.flatten(0, 1)))
         (actor, policy_layer), (critic, value_layer) = self.actor, self.critic
         found = [actor(features), critic(features)]
         if self._sizes:
