@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import select
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.abc import MetaPathFinder
 from typing import Any
 
 
@@ -15,10 +13,10 @@ class Hangup(BaseException):
     """The other end of the line is closed. Not an `Exception`: modules that try to import others do not catch it."""
 
 
-class _Listener(MetaPathFinder):
+class _Listener:
     """Finds no module, but looks at the line whenever one is looked for."""
 
-    def __init__(self, line: socket.socket) -> None:
+    def __init__(self, line: int) -> None:
         self._poll = select.poll()
         self._poll.register(line, 0)  # the end is told unasked, also where something is left to be read before
 
@@ -28,8 +26,8 @@ class _Listener(MetaPathFinder):
 
 
 @contextmanager
-def while_connected(line: socket.socket) -> Iterator[None]:
-    """Imports in the ``with`` block raise `Hangup` once the other end of the line is closed, before the next module."""
+def while_connected(line: int) -> Iterator[None]:
+    """Imports in the ``with`` block raise `Hangup` once the other end of a socket is closed, before the next module."""
     listener = _Listener(line)
     sys.meta_path.insert(0, listener)
     try:

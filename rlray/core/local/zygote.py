@@ -29,10 +29,10 @@ from rlray.core.local.hangup import Hangup, while_connected
 from rlray.core.local.loop import Loop
 from rlray.core.local.settings import DRIVER, NODE, RunSettings
 from rlray.core.local.wire import Connection, Message
+from rlray.core.local.zygote_start import BASE
 
 logger = logging.getLogger(__name__)
 
-_BASE = ("cloudpickle", "rlray.core.local.worker")  # what every worker needs
 _LATER = ("numpy", "asyncio")  # what many need; those that are forked first may have to import it themselves
 _QUIET = 0.3  # seconds after the start
 _LAST_WORDS = 2_000  # characters
@@ -65,7 +65,7 @@ class Zygote:
     def run(self) -> None:
         """Serve until the driver or the node is gone."""
         try:
-            self._preload(_BASE)
+            self._preload(BASE)
             self._loop.send(self._node, ("ready",))
             self._preload(self._settings.preload)
             gc.freeze()  # the children share these pages: let their collectors not touch them
@@ -93,7 +93,7 @@ class Zygote:
         try:
             for name in modules:
                 try:
-                    with while_connected(self._driver.sock):
+                    with while_connected(self._driver.sock.fileno()):
                         importlib.import_module(name)
                 except ImportError as why:  # a worker that needs it will say so itself
                     logger.warning("could not preload %r: %s", name, why)
@@ -300,27 +300,14 @@ def _leave(code: int) -> NoReturn:
 
 
 def main(lifeline: int, node_fd: int) -> None:
-    """Entry point of the fresh Python that `rlray.core.local.spawn` starts.
-
-    ``lifeline`` and ``node_fd`` are inherited sockets: the driver's to this process, the driver's to the node. The
-    settings arrive over the first, from the parent that made it.
-    """
+    """Serve a run; see `rlray.core.local.zygote_start` for the sockets. Its settings come over ``lifeline``."""
     import pickle
 
-    driver, lives = socket.socket(fileno=lifeline), True
-    try:
-        for name in _BASE:  # while the driver makes up its mind
-            with suppress(ImportError), while_connected(driver):  # it may be found where the settings tell to look
-                importlib.import_module(name)
-    except Hangup:
-        lives = False
+    driver = socket.socket(fileno=lifeline)
     try:
         with driver.makefile("rb") as stream:
             settings: RunSettings = pickle.load(stream)
     except (EOFError, pickle.UnpicklingError):  # it died before it came to that
-        return
-    if not lives:
-        settings.remove_directories()
         return
     for fd in (lifeline, node_fd, settings.store_fd):  # not for programs that user code starts
         os.set_inheritable(fd, False)
