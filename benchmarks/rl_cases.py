@@ -49,7 +49,7 @@ QUIET: dict[str, Any] = {"eval": {"every": None, "final_episodes": 0}, "checkpoi
 @cases.add("ALE Pong, simulators only", "steps/s", Goal(0.95, "the best peer"), init=None)
 def simulators(run: Run) -> list[float]:
     """Random actions, a process for each CPU."""
-    return [_simulated(run, PONG, run.size(60_000, 300)) for _ in range(run.size(3, 1))]
+    return [_simulated(run, PONG, run.size(60_000, 300))]
 
 
 @cases.add("ALE Pong, Nature's network choosing actions", "steps/s", Goal(0.7, "random actions"), init=None)
@@ -59,8 +59,8 @@ def acting(run: Run) -> list[float]:
         few = {**NATURE, **QUIET, "mode": "sync", "run_dir": folder, "stop": {"steps": 64}}
         policy = run.ray.train(few).run_dir
         chosen, at_random = [], []
-        for _ in range(run.size(3, 1)):
-            steps = run.size(40_000, 300)
+        steps = run.size(40_000, 300)
+        for _ in range(run.size(2, 1)):
             at_random.append(_simulated(run, PONG, steps, envs=run.size(64, 4)))
             chosen.append(_simulated(run, None, steps, policy=policy, envs=run.size(64, 4)))
     run.notes["random actions"] = float(np.median(at_random))
@@ -80,7 +80,7 @@ def dqn(run: Run) -> list[float]:
 def ppo(run: Run) -> list[float]:
     """Asynchronous, as runs are by default; ``mode: sync``, in which nothing is a round old, beside it."""
     config = {**ZOO_PPO, "simulators": {"count": 1, "envs": 16, "fragment_length": 1024}}
-    steps, after = run.size(163_840, 49_152), 16_384
+    steps, after = run.size(114_688, 49_152), 16_384
     run.notes["mode sync"] = _trained(run, {**config, "mode": "sync"}, steps, after)["rate"]
     return [_trained(run, config, steps, after)["rate"]]
 
@@ -88,7 +88,7 @@ def ppo(run: Run) -> list[float]:
 @cases.add("bundled Pong, state observations", "steps/s", Goal(20e6), init=None)
 def bundled(run: Run) -> list[float]:
     """Random actions on all cores."""
-    return [_simulated(run, "rlray/Pong-v0", run.size(100_000_000, 200_000)) for _ in range(run.size(3, 1))]
+    return [_simulated(run, "rlray/Pong-v0", run.size(100_000_000, 200_000))]
 
 
 @cases.add("replay of 1 M frames of 84×84", "GB", Goal(7.5), init=None)

@@ -38,7 +38,8 @@ def envpool(run: Run) -> list[float]:
 
 def _stepped(run: Run, env: Any, dtype: Any) -> list[float]:
     rng = np.random.default_rng(0)
-    run.window *= 3
+    run.windows = run.size(3, 1)  # as long as rlray plays
+    run.window = run.size(3, 1)
     return run.rate(lambda: env.step(rng.integers(0, 6, ENVS).astype(dtype)), ENVS)
 
 
