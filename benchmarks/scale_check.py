@@ -16,6 +16,7 @@ from scale_measure import measure
 from scale_workloads import WORKLOADS, Engine, Workload, fit_flow, local
 from sides import Side, ours, run_case
 
+WAITS = (10, 1_000, 100)
 FLOW = ((10, 0), (100, 0), (1_000, 0), (4_000, 0), (100, 50), (1_000, 500), (1_000, 900), (4_000, 3_900))
 
 
@@ -29,7 +30,7 @@ def engine_figures(side: Side, quick: bool) -> dict[str, Any]:
         print(f"{side.name}: {name} {count}: {statistics.median(answer['samples']):.3g} s", flush=True)
         return answer
 
-    waits = {str(count): statistics.median(case("wait", count)["samples"]) for count in (10, 100, 1_000)}
+    waits = {str(count): statistics.median(case("wait", count)["samples"]) for count in WAITS[: 2 if quick else None]}
     fragments = {}
     for count in (1, 4):
         answer = case("fragment", count)
@@ -42,15 +43,16 @@ def engine_figures(side: Side, quick: bool) -> dict[str, Any]:
     return {"wait": waits, "fragment": fragments, "copy": statistics.median(case("copy", size)["samples"]) / size}
 
 
-def flow_figures() -> list[dict[str, float]]:
+def flow_figures(quick: bool) -> list[dict[str, float]]:
     """The driver's bookkeeping by how many simulators there are and wait."""
-    return [{"count": count, "idle": idle, "seconds": pass_seconds(count, idle)} for count, idle in FLOW]
+    sizes = [(count, idle) for count, idle in FLOW if count < 4_000 or not quick]
+    return [{"count": count, "idle": idle, "seconds": pass_seconds(count, idle)} for count, idle in sizes]
 
 
 def workload_figures(workload: Workload) -> Costs:
     """What a workload's actors cost."""
-    sleeps = workload.base is None
-    return costs_of(workload.config(1), workload.fragments, workload.rounds, workload.updates, sleeps, workload.learns)
+    of, asleep = workload, (workload.play, workload.learn)
+    return costs_of(of.config(1), of.fragments, of.rounds, of.updates, asleep, of.learns)
 
 
 def rest_of_a_pass(engine: Engine, seconds: float) -> float:
@@ -85,7 +87,7 @@ def calibrate(
             made["engines"][name] = engine_figures(side, quick)
             yield made
     if wanted("flow"):
-        made["flow"] = flow_figures()
+        made["flow"] = flow_figures(quick)
         yield made
     for workload in WORKLOADS if not quick else WORKLOADS[:2]:
         if wanted(workload.name):

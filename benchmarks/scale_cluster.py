@@ -52,13 +52,14 @@ class Case:
     round: int = 65_536  # agent steps of a round of updates
     seconds: float | None = None  # of a step on a core; None: as measured
     observation: float | None = None  # bytes
+    weights: float | None = None  # bytes
 
 
 CASES = (
     Case("ppo", "PPO on Pong, 3 epochs", "pong_ppo", epochs=3),
     Case("impala", "IMPALA on Pong, 1 epoch", "pong_ppo", epochs=1, round=8_192),
     Case("apex", "Ape-X on Pong, as many updates as the learner can", "pong_apex"),
-    Case("heavy", "IMPALA, a simulation of 50 ms a step, 4 kB observations", "pong_ppo", 1, 8_192, 0.05, 4_096.0),
+    Case("heavy", "IMPALA, a simulation of 50 ms a step, 4 kB observations", "pong_ppo", 1, 8_192, 0.05, 4_096.0, 1e6),
 )
 
 
@@ -71,6 +72,7 @@ class Change:
     compress: bool = False  # frames by zlib, in the simulators; what the learner needs to unpack them is left out
     shards: int = 1  # of the replay
     publish_after: int = 1  # updates between two versions that go out
+    all_reports: bool = False  # of the learner, in one pass of the driver
     parts: int = 1  # drivers, each with a learner of its own and its part of the nodes
 
 
@@ -79,8 +81,20 @@ CHANGES = (
     Change("frames compressed", compress=True),
     Change("replay in 4 shards", shards=4),
     Change("weights after 64 updates", publish_after=64),
+    Change("all reports in one pass", all_reports=True),
     Change("8 drivers with a learner each", parts=8),
 )
+
+
+def fits(case: Case, change: Change) -> bool:
+    """Whether there is anything to change in this case."""
+    replay = not case.epochs
+    return not (
+        (change.compress and case.observation is not None)
+        or (change.shards > 1 and not replay)
+        or (change.publish_after > 1 and not replay)
+        or (change.all_reports and replay)
+    )
 
 
 def setting(case: Case, costs: Costs, engine: Engine, nodes: int, samples: float, change: Change) -> Setting:
@@ -104,12 +118,14 @@ def setting(case: Case, costs: Costs, engine: Engine, nodes: int, samples: float
         learner=learner(case, costs, engine, size, samples, change),
         driver=engine.driver,
         latency=assumed("seconds of a message"),
+        all_reports=change.all_reports,
     )
 
 
 def learner(case: Case, costs: Costs, engine: Engine, size: float, samples: float, change: Change) -> Learner:
     """A learner on a GPU: it needs a core for what goes through its hands, and waits while the GPU works."""
-    publish = costs.publish + Cost(engine.copy * costs.weights_bytes)
+    weights = costs.weights_bytes if case.weights is None else case.weights
+    publish = costs.publish + Cost(engine.copy * weights)
     look, hands, batch = (
         assumed("part of such a sample, looking once") / samples,
         assumed("bytes/s into the learner"),
@@ -121,7 +137,7 @@ def learner(case: Case, costs: Costs, engine: Engine, size: float, samples: floa
         intake = Cost(stacked * size / hands, costs.steps * change.longer * look)
         updates = case.epochs * case.round // batch
         return Learner(
-            case.round, updates, intake, Cost(0.0, batch * 3 * look), publish, engine.learner, costs.weights_bytes,
+            case.round, updates, intake, Cost(0.0, batch * 3 * look), publish, engine.learner, weights,
             publish_after=after,
         )  # fmt: skip
     assert costs.replay is not None
@@ -132,7 +148,7 @@ def learner(case: Case, costs: Costs, engine: Engine, size: float, samples: floa
     )  # fmt: skip
     update = Cost(2 * stacked * 84 * 84 * batch / hands, batch / samples)
     return Learner(
-        None, 1, Cost(), update, publish, engine.learner, costs.weights_bytes, replay, publish_after=after
+        None, 1, Cost(), update, publish, engine.learner, weights, replay, publish_after=after
     )  # fmt: skip
 
 

@@ -39,6 +39,7 @@ class Costs:
     replay: Replay | None = None
     compressed: float = 1.0  # the part of a fragment's observations that zlib, at its fastest, leaves
     compress: float = 0.0  # seconds of a core that it takes, per byte
+    acting: float = 0.0  # the part of the time to play that is the policy's
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -58,40 +59,42 @@ def _made(plain: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Watch:
-    """CPU time and time asleep of calls, summed."""
+    """CPU time of calls, summed."""
 
     def __init__(self) -> None:
-        self.cpu = self.wall = 0.0
+        self.cpu = 0.0
         self.count = 0
-        self.least = float("inf")  # of a call that was not CPU time
 
     def call(self, once: Callable[..., T], *arguments: Any, count: int = 1) -> T:
         """Call, and count it as ``count``."""
-        cpu, wall = time.process_time(), time.perf_counter()
+        cpu = time.process_time()
         answer = once(*arguments)
-        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        self.add(cpu, wall, count)
+        self.add(time.process_time() - cpu, count)
         return answer
 
-    def add(self, cpu: float, wall: float, count: int) -> None:
+    def add(self, cpu: float, count: int) -> None:
         """Time that ``count`` calls took together."""
-        self.cpu, self.wall, self.count = self.cpu + cpu, self.wall + wall, self.count + count
-        self.least = min(self.least, max(0.0, wall - cpu) / count)
+        self.cpu, self.count = self.cpu + cpu, self.count + count
 
-    def cost(self, sleeps: bool = False) -> Cost:
-        """Of one; where it ``sleeps``, the least that was not CPU time was sleep; else it was waiting for a core."""
-        return Cost(self.cpu / max(self.count, 1), self.least if sleeps and self.count else 0.0)
+    def cost(self, asleep: float = 0.0) -> Cost:
+        """Of one."""
+        return Cost(self.cpu / max(self.count, 1), asleep)
 
 
 def costs_of(
-    config: Mapping[str, Any], fragments: int, rounds: float, updates: int, sleeps: bool = False, learns: bool = True
+    config: Mapping[str, Any],
+    fragments: int,
+    rounds: float,
+    updates: int,
+    asleep: tuple[float, float] = (0.0, 0.0),
+    learns: bool = True,
 ) -> Costs:
     """Play ``fragments`` fragments and learn from them, after a few that warm up.
 
     Args:
         config: of the run; its learner must come to updates within that many fragments.
         rounds, updates: there are ``updates`` updates for every ``rounds`` agent steps.
-        sleeps: whether environment and learner sleep (`scale_toys`).
+        asleep: seconds that playing a fragment and an update sleep (`scale_toys`).
         learns: whether the learner is measured; else that is a GPU's work, and only a replay draws for it.
     """
     checked, source = resolve({**config, "stop": {"steps": 10**9}})
@@ -108,7 +111,7 @@ def costs_of(
     for watch in (_Watches(), watches := _Watches()):  # the first round warms up
         for _ in range(fragments):
             weights, version = watch.publish.call(learner.actor.weights)
-            fragment, _ = watch.play.call(simulator.rollout, weights, version, asked)
+            fragment, stats = watch.play.call(simulator.rollout, weights, version, asked)
             watch.load.call(policy.load, weights)
             learner.learn(fragment, watch, learns)
             asked += steps
@@ -117,18 +120,19 @@ def costs_of(
     packed = squeezing.call(zlib.compress, fragment.obs.tobytes(), 1)
     return Costs(
         steps=steps,
-        play=watches.play.cost(sleeps),
+        play=watches.play.cost(asleep[0]),
         load=watches.load.cost(),
         fragment_bytes=float(sum(array.nbytes for array in arrays)),
         weights_bytes=float(sum(array.nbytes for array in weights.values())),
         steps_per_round=rounds,
         updates_per_round=updates,
         intake=watches.intake.cost(),
-        update=watches.update.cost(sleeps),
+        update=watches.update.cost(asleep[1]),
         publish=watches.publish.cost(),
         replay=watches.replay(learner.most) if learner.replay else None,
         compressed=len(packed) / fragment.obs.nbytes,
         compress=squeezing.cpu / fragment.obs.nbytes,
+        acting=stats.policy_seconds / (stats.policy_seconds + stats.env_seconds),
     )
 
 
@@ -157,7 +161,7 @@ class _Learning:
                 return
             whole = _Watch()
             report, _ = whole.call(self.actor.learn, fragment, False)
-            (watch.update if report.updates else watch.intake).add(whole.cpu, whole.wall, max(1, report.updates))
+            (watch.update if report.updates else watch.intake).add(whole.cpu, max(1, report.updates))
             return
         replay = self.replay
         due = watch.add.call(replay.add, fragment).due or 0

@@ -26,11 +26,11 @@ class Link:
     @property
     def refs(self) -> int:
         """References waited for."""
-        return min(1, len(self._given))
+        return len(self._given) if self._loop.setting.all_reports else min(1, len(self._given))
 
     def ready(self) -> int:
-        """Reports that the next pass will find: one at most."""
-        return min(1, len(self._reports))
+        """Reports that the next pass will find."""
+        return len(self._reports) if self._loop.setting.all_reports else min(1, len(self._reports))
 
     def learn(self, fragment: Fragment, publish: bool) -> None:
         """Give the learner a fragment."""

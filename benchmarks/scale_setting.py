@@ -93,6 +93,8 @@ class Setting:
         hop: seconds that a message takes within a node.
         latency: seconds that it takes between nodes.
         spare: fragments beyond one for each simulator that may be played, waiting or being learned from.
+        all_reports: whether a pass finds all reports of the learner that are there, or only one (as it is, without a
+            replay of its own).
     """
 
     nodes: tuple[Node, ...]
@@ -103,6 +105,7 @@ class Setting:
     latency: float = 2e-4
     spare: int = 1
     sync: bool = False
+    all_reports: bool = False
 
 
 @dataclass(frozen=True)

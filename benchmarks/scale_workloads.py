@@ -65,21 +65,21 @@ WORKLOADS = (
     ),
     Workload(
         "apex", "Ape-X on Pong (42×42), 8 environments × 16 steps, 4 samples a step", "apex_pong.yaml",
-        ("hyperparameters.warmup_steps=500", "hyperparameters.samples_per_step=4"), rounds=32, updates=1, fragments=30,
+        ("hyperparameters.warmup_steps=500", "hyperparameters.samples_per_step=4"), rounds=32, updates=1, fragments=12,
         counts=(1, 2, 4),
     ),
     Workload(
         "pong_ppo", "PPO's policy on Pong, 84×84, Nature's network, 8 environments × 64 steps", "ppo_lunarlander.yaml",
         ("env=ALE/Pong-v5", "mode=async", "hyperparameters.network=nature", "simulators.envs=8", LENGTH),
-        fragments=3, counts=(), learns=False,
+        fragments=2, counts=(), learns=False,
     ),
     Workload(
         "pong_apex", "Ape-X on Pong, 84×84 and Nature's network, 8 environments × 64 steps, batches of 512",
         "apex_pong.yaml",
         ("env_settings={}", "hyperparameters.network={kind: nature, dueling: true}", "hyperparameters.batch_size=512",
-         "hyperparameters.samples_per_step=2", "hyperparameters.replay_capacity=20000",
+         "hyperparameters.samples_per_step=1", "hyperparameters.replay_capacity=20000",
          "hyperparameters.warmup_steps=500", "simulators.envs=8", LENGTH),
-        fragments=3, counts=(), learns=False,
+        fragments=2, counts=(), learns=False,
     ),
 )  # fmt: skip
 

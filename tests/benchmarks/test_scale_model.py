@@ -311,3 +311,17 @@ def test_weights_may_go_out_less_often() -> None:
     assert seldom.updates_per_second == pytest.approx(40, rel=0.02)
     assert seldom.weights_per_second == pytest.approx(5, rel=0.05)
     assert seldom.policy_lag > Loop(of).run(400, 80).policy_lag + 2
+
+
+def test_a_pass_finds_one_report_or_all() -> None:
+    """Passes of 10 ms with 50 simulators at hand: one fragment each, or as many as have come."""
+    import dataclasses
+
+    from scale_loop import Loop
+    from scale_setting import Cost, Driver
+
+    slow = setting(count=50, play=Cost(0.001), update=Cost(0.0001), driver=Driver(0.01, 0.0, 0.0))
+    one = Loop(slow).run(400, 100)
+    assert one.fragments_per_second == pytest.approx(100, rel=0.05)
+    every = Loop(dataclasses.replace(slow, all_reports=True)).run(4000, 1000)
+    assert every.fragments_per_second > 1000
