@@ -1,7 +1,8 @@
 """Runs Ray's own microbenchmark, unchanged, in this process: on Ray, or on rlray with a shim in Ray's place.
 
-python benchmarks/ray_perf_child.py rlray|ray RAY_PACKAGE OPTIONS: the folder of the package ``ray``, and a JSON object
-that `ray_perf.py` writes. Ray's files print the rows; "starting NAME" and "failed NAME: ERROR" are printed here.
+python benchmarks/ray_perf_child.py rlray|rlray-on-ray|ray RAY_PACKAGE OPTIONS: the folder of the package ``ray``, and a
+JSON object that `ray_perf.py` writes. Ray's files print the rows; "starting NAME" and "failed NAME: ERROR" are printed
+here.
 """
 
 from __future__ import annotations
@@ -47,6 +48,32 @@ def serve_rlray(package: Path) -> None:
     sys.modules[CLIENT] = types.ModuleType(CLIENT)
 
 
+def run_on_ray(package: Path) -> None:
+    """Run Ray's benchmark with rlray in the place of Ray, on Ray: there its own modules stay what they are.
+
+    The name ``ray`` of the program is the shim; the one import that gives it is the only line that is not Ray's.
+    """
+    import rlray
+    import rlray.core.ray.starting  # its modules import Ray itself
+
+    ray = types.ModuleType("rlray")
+    ray.__getattr__ = lambda name: getattr(rlray, name)
+    ray._raylet = types.SimpleNamespace(OPTIMIZED=True)
+    ray.init = lambda **given: rlray.init(engine="ray", **given)
+    ray.util = types.SimpleNamespace(
+        placement_group=_later("rlray.util.placement_group", "placement_group"),
+        remove_placement_group=_later("rlray.util.placement_group", "remove_placement_group"),
+    )
+    actor_class = type(rlray.remote(type("Probe", (), {})))
+    actor_class._remote = lambda cls: cls.remote()
+    source = (package / "_private" / "ray_perf.py").read_text(encoding="utf-8")
+    changed = source.replace("\nimport ray\n", "\nray = _rlray\n")
+    assert changed != source, "Ray's benchmark no longer says `import ray`"
+    main = sys.modules["__main__"].__dict__
+    main["_rlray"] = ray
+    exec(compile(changed, "ray_perf.py", "exec"), main)
+
+
 def _later(module: str, name: str) -> Callable[..., Any]:
     """The function of that name, looked up at the call: what it lacks fails one row and not all."""
     return lambda *args, **kwargs: getattr(importlib.import_module(module), name)(*args, **kwargs)
@@ -89,7 +116,10 @@ def main() -> None:
     if side == "rlray":
         serve_rlray(package)
     guard(options)
-    runpy.run_path(str(package / "_private" / "ray_perf.py"), run_name="__main__")
+    if side == "rlray-on-ray":
+        run_on_ray(package)
+    else:
+        runpy.run_path(str(package / "_private" / "ray_perf.py"), run_name="__main__")
     print("ended", flush=True)
 
 

@@ -141,7 +141,7 @@ def _end_driver(state: str, ending: str, moment: float, stopped: bool) -> tuple[
         pid, told = driver.process.pid, 0.0
         if ending in ("node", "zygote"):
             _when_there(lambda: node_of(pid))
-        if moment > 0.4:  # not in its start
+        if moment > 0.4 or by_itself:  # not in its start, which takes long on a busy machine
             _when_there(lambda: "READY" in driver.output or driver.process.poll() is not None)
         time.sleep(moment)
         if stopped:
@@ -158,7 +158,10 @@ def _end_driver(state: str, ending: str, moment: float, stopped: bool) -> tuple[
                     break
         if not driver.wait(30):
             outcome["hung"] += 1
-            print(state, ending, moment, driver.output[-3000:], flush=True)
+            who = [portrait(one) for one in driver.left()]
+            driver.process.send_signal(signal.SIGUSR1)  # it prints what its threads do
+            driver.wait(2)
+            print(f"hung in {state}, {ending} {moment:.3f} s on:", *who, driver.output[-5000:], sep="\n  ", flush=True)
             return outcome, told, 0.0
         ended = time.monotonic()
         left = left_over(driver, set())

@@ -58,7 +58,8 @@ def cases() -> dict[str, Callable[[], int]]:
 
 def window(work: Callable[[], int], seconds: float) -> tuple[float, float]:
     """Work per second, and seconds of CPU time that a piece of it took in all processes of the run."""
-    done, start, before = 0, time.perf_counter(), _cpu_seconds()
+    start, before = time.perf_counter(), _cpu_seconds()
+    done = work()
     while (passed := time.perf_counter() - start) < seconds:
         done += work()
     return done / passed, (_cpu_seconds() - before) / done

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib.util import find_spec
+from types import ModuleType
 
 import pytest
 
@@ -60,21 +63,42 @@ def _test_leaves_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
 
     support.wait_until(lambda: not busy(), 20.0)
     if left := busy():
-        holders = [worker for worker in state.list_workers() if worker.resources]
+        holders: object = "somebody"
+        with suppress(NotImplementedError):  # Ray has tools of its own
+            holders = [worker for worker in state.list_workers() if worker.resources]
         pytest.fail(f"{request.node.name} left resources taken, (free, total): {left}, by {holders}")
 
 
-ENGINES = ("local", "inline")
+NO_RAY = pytest.mark.skipif(find_spec("ray") is None, reason='Ray is not installed: pip install "rlray[ray]"')
+ENGINES = ("local", "inline", pytest.param("ray", marks=NO_RAY))
+_told: set[ModuleType] = set()
+"""Modules of which one skipped test says that there is no Ray: one line for each is enough."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests of modules marked ``every_engine`` run on each engine; those marked ``processes`` on the local one only.
+    """Tests of modules marked ``every_engine`` run on each engine; those marked ``processes`` not on the inline one.
 
     The latter kill a process, tell processes apart, or need tasks that run while the driver does something else.
     """
     if "engine" in metafunc.fixturenames and metafunc.definition.get_closest_marker("every_engine"):
         processes = metafunc.definition.get_closest_marker("processes")
-        metafunc.parametrize("engine", ENGINES[:1] if processes else ENGINES, indirect=True, scope="module")
+        engines = [one for one in ENGINES if not (processes and one == "inline")]
+        if NO_RAY.args[0] and metafunc.module in _told:
+            engines = engines[:-1]
+        _told.add(metafunc.module)
+        metafunc.parametrize("engine", engines, indirect=True, scope="module")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that differ on an engine, as their mark says, are skipped there with its reason."""
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        for mark in item.iter_markers("differs"):
+            if parameters.get("engine") == mark.args[0]:
+                item.add_marker(pytest.mark.skip(reason=f"differs on {mark.args[0]}: {mark.args[1]}"))
+
+
+STORE = {"ray": 200_000_000}  # bytes; Ray sets all of it aside
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +110,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def cluster(engine: str) -> Iterator[None]:
     """A runtime with four CPUs and the custom resource ``special`` (2), shared by the tests of a module."""
-    rlray.init(num_cpus=4, resources={"special": 2}, engine=engine)
+    rlray.init(num_cpus=4, resources={"special": 2}, engine=engine, object_store_memory=STORE.get(engine))
     yield
     rlray.shutdown()
 

@@ -110,7 +110,7 @@ def test_engines_know_nothing_of_each_other(file: Path) -> None:
     engines = {
         f"rlray.core.{path.name}" for path in (PACKAGE / "core").iterdir() if path.is_dir() and any(path.glob("*.py"))
     }
-    assert engines == {"rlray.core.inline", "rlray.core.local"}
+    assert engines == {"rlray.core.inline", "rlray.core.local", "rlray.core.ray"}
     own = ".".join(module_of(file)[:3])
     others = [] if file.name == "starting.py" else engines - {own}
     broken = [(line, module) for line, module in imports_of(file) if any(is_within(module, one) for one in others)]

@@ -98,18 +98,27 @@ class ActorCritic(nn.Module):
 
         Without a memory each observation is looked at by itself, and ``course`` plays no part.
         """
-        features = self.trunk(self.input(obs.flatten(0, 1)))
-        found = [head[0](features).unflatten(0, obs.shape[:2]) for head in (self.actor, self.critic)]
-        if self.memories:
+        rows = self.input.rows(obs.flatten(0, 1))
+        return self.of_rows(rows.view(*obs.shape[:2], *rows.shape[1:]), memory, course)
+
+    def of_rows(self, rows: Tensor, memory: Tensor | None = None, course: Course = UNDISTURBED) -> Said:
+        """The same of observations that are normalised already: ``rows`` [T, B, ...] are what ``input.rows`` made."""
+        steps, envs = rows.shape[:2]
+        features = self.trunk(self.input.arranged(rows.flatten(0, 1)))
+        (actor, policy_layer), (critic, value_layer) = self.actor, self.critic
+        found = [actor(features), critic(features)]
+        if self._sizes:
             assert memory is not None
             before = torch.split(memory, self._sizes, dim=1)
             # Where one memory is for both, both heads are empty.
-            runs = [one(x, past, course) for one, x, past in zip(self.memories, found, before, strict=False)]
-            found, memory = [run[0] for run in runs], torch.cat([run[1] for run in runs], dim=1)
-        outputs = self.actor[1](found[0]).float()
+            along = [x.unflatten(0, (steps, envs)) for x in found[: len(before)]]
+            runs = [one(x, past, course) for one, x, past in zip(self.memories, along, before, strict=True)]
+            found, memory = [run[0].flatten(0, 1) for run in runs], torch.cat([run[1] for run in runs], dim=1)
+        outputs = policy_layer(found[0]).float()
         if self.log_std is not None:
-            outputs = torch.cat([outputs, self.log_std.expand_as(outputs)], dim=2)
-        return Said(outputs, self.critic[1](found[-1]).float().squeeze(2), memory)
+            outputs = torch.cat([outputs, self.log_std.expand_as(outputs)], dim=1)
+        value = value_layer(found[-1]).float()
+        return Said(outputs.view(steps, envs, -1), value.view(steps, envs), memory)
 
     def value(self, obs: Tensor, memory: Tensor | None = None) -> Tensor:
         """Values [B] in the units of returns, of observations that come next after what ``memory`` [B, M] is of."""

@@ -109,6 +109,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--resume", metavar="RUN", help="go on with the run in this folder; its own config if none is given"
     )
     parser.add_argument("--resume-anyway", action="store_true", help="go on even where the configuration differs")
+    parser.add_argument("--engine", choices=("local", "ray"), help="short for engine.kind=...")
+    parser.add_argument("--address", metavar="ADDRESS", help="short for engine.address=...: that of a Ray cluster")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted, such as stop.steps=1e5")
     parser.add_argument("--print-config", action="store_true", help="show the resolved configuration and stop")
 
@@ -118,6 +120,9 @@ def _train(options: argparse.Namespace) -> int:
 
     if options.config is None and options.resume is None:
         return _say("give --config NAME|PATH, or --resume RUN to go on with a run", BAD_INPUT)
+    for key, value in (("engine.kind", options.engine), ("engine.address", options.address)):
+        if value is not None:
+            options.overrides.append(f"{key}={value}")
     config: RunConfig | None = None
     try:
         if options.config is not None:

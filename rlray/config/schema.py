@@ -142,10 +142,17 @@ class WandbConfig(Section):
 class EngineConfig(Section):
     """What the actors run on."""
 
-    kind: Literal["local"] = "local"
-    """`local`: processes of this machine."""
+    kind: Literal["local", "ray"] = "local"
+    """`local`: processes of this machine; `ray`: a Ray cluster, which needs `pip install "rlray[ray]"`."""
+    address: str | None = None
+    """`kind: ray`: `auto` (this machine's cluster), `host:port`, `ray://host:port`; null or `local-ray`: a new one."""
     num_cpus: Count | None = None
-    """CPUs to plan with; null is all that this process may use."""
+    """CPUs to plan with, where none are running yet; null is all that this process may use."""
+
+    @property
+    def joins(self) -> bool:
+        """Whether the run joins a cluster that is there, whose nodes know what they have."""
+        return self.address not in (None, "local-ray")
 
 
 def _folders(value: Any) -> Any:
@@ -286,6 +293,15 @@ class RunConfig(Section):
             if twice:
                 places = [str(index) for index, group in enumerate(value) if group.name == twice[0]]
                 raise ValueError(f"groups {' and '.join(places)} are both called {twice[0]!r}; give each its own name")
+        return value
+
+    @field_validator("engine")
+    @classmethod
+    def _check_engine(cls, value: EngineConfig) -> EngineConfig:
+        if value.address is not None and value.kind != "ray":
+            raise ValueError(f"address is that of a Ray cluster; with kind: {value.kind} leave it out")
+        if value.joins and value.num_cpus is not None:
+            raise ValueError(f"num_cpus is for a cluster of one's own; the nodes at {value.address} know theirs")
         return value
 
     @field_validator("eval")

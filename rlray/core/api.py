@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -126,17 +125,18 @@ def wait(
     """Wait until ``num_returns`` of ``refs`` have a value or an error, or ``timeout`` seconds have passed.
 
     Returns (ready, rest), both in the order of ``refs``; ready has at most ``num_returns``. A generator is ready when
-    its next reference is, or its end. ``fetch_local`` is Ray's; on one machine everything is local.
+    its next reference is, or its end. On a Ray cluster ``fetch_local=False`` leaves values where they are; on one
+    machine everything is local.
 
     Raises: TypeError for anything but a list of references and generators; ValueError for duplicates, or a
     ``num_returns`` that is not between 1 and their number.
     """
-    if type(refs) is list and num_returns == 1 and len(refs) > _MANY and len(set(refs)) == len(refs):
+    if type(refs) is list and num_returns == 1 and len(refs) > _MANY:
         at = (engines.peek() or ensure_running()).first_ready(refs)
         if at is not None:  # what lies behind is looked at when its turn comes
             return [refs[at]], refs[:at] + refs[at + 1 :]
     if isinstance(refs, list | tuple) and ObjectRefGenerator in set(map(type, refs)):
-        return _wait_for_generators(refs, num_returns, timeout)
+        return _wait_for_generators(refs, num_returns, timeout, fetch_local)
     checked = _reference_list(refs, "wait")
     if len(set(checked)) != len(checked):
         raise ValueError("wait() got the same reference more than once; pass each once")
@@ -146,17 +146,17 @@ def wait(
         raise ValueError(f"num_returns must be between 1 and the {len(checked)} references given, got {num_returns!r}")
     if timeout is not None and timeout < 0:
         raise ValueError(f"timeout must not be negative, got {timeout!r}")
-    return (engines.peek() or ensure_running()).wait(checked, num_returns, timeout)
+    return (engines.peek() or ensure_running()).wait(checked, num_returns, timeout, fetch_local)
 
 
 def _wait_for_generators(
-    waitables: Sequence[Waitable], num_returns: int, timeout: float | None
+    waitables: Sequence[Waitable], num_returns: int, timeout: float | None, fetch_local: bool
 ) -> tuple[list[Any], list[Any]]:
     """`wait` with generators among the references: the reference to its next value stands for each."""
     stands_for = {one.upcoming() if isinstance(one, ObjectRefGenerator) else one: one for one in waitables}
     if len(stands_for) != len(waitables):
         raise ValueError("wait() got the same reference more than once; pass each once")
-    ready, rest = wait(list(stands_for), num_returns=num_returns, timeout=timeout)
+    ready, rest = wait(list(stands_for), num_returns=num_returns, timeout=timeout, fetch_local=fetch_local)
     return [stands_for[ref] for ref in ready], [stands_for[ref] for ref in rest]
 
 
@@ -237,19 +237,8 @@ def available_resources() -> dict[str, float]:
 
 
 def nodes() -> list[dict[str, Any]]:
-    """The machines of the run, as Ray describes them. There is one, so the list has one entry."""
-    name = socket.gethostname()
-    return [
-        {
-            "NodeID": ensure_running().context().node_id,
-            "Alive": True,
-            "NodeManagerAddress": "127.0.0.1",
-            "NodeManagerHostname": name,
-            "NodeName": name,
-            "Resources": cluster_resources(),
-            "Labels": {},
-        }
-    ]
+    """The machines of the run, as Ray describes them. Unless it runs on a Ray cluster there is one."""
+    return ensure_running().nodes()
 
 
 def get_gpu_ids() -> list[int | str]:

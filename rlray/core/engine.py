@@ -1,13 +1,14 @@
 """The interface between the API and an engine, and the one engine of this process.
 
 An engine runs tasks and actors and keeps their results. ``rlray.core.local`` is the embedded one with
-worker processes, ``rlray.core.inline`` runs everything in the calling process.
+worker processes, ``rlray.core.inline`` runs everything in the calling process, ``rlray.core.ray`` on a Ray cluster.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -108,6 +109,9 @@ class Context:
 class Engine(ABC):
     """Runs tasks and actors. Every method may be called from any thread."""
 
+    one_machine = True
+    """Whether there is one node, now and later."""
+
     @property
     @abstractmethod
     def groups(self) -> GroupTable:
@@ -177,12 +181,18 @@ class Engine(ABC):
 
     @abstractmethod
     def wait(
-        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
+        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None, fetch_local: bool = True
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
-        """Ready and unready references, each in the order given."""
+        """Ready and unready references, each in the order given.
+
+        With ``fetch_local`` the values that are ready have also come to this machine.
+        """
 
     def first_ready(self, refs: Sequence[ObjectRef]) -> int | None:
-        """The index of the first that has a value, if that is quickly found. They may not all be references."""
+        """The index of the first that has a value, if that is quickly found and they are told apart quickly.
+
+        They may not all be references.
+        """
         return None
 
     @abstractmethod
@@ -196,6 +206,21 @@ class Engine(ABC):
     @abstractmethod
     def resources(self) -> tuple[dict[str, float], dict[str, float]]:
         """What the cluster has, and what of it is free."""
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The machines, as Ray describes them. Most engines have one."""
+        name = socket.gethostname()
+        return [
+            {
+                "NodeID": self.context().node_id,
+                "Alive": True,
+                "NodeManagerAddress": "127.0.0.1",
+                "NodeManagerHostname": name,
+                "NodeName": name,
+                "Resources": self.resources()[0],
+                "Labels": {},
+            }
+        ]
 
     @abstractmethod
     def context(self) -> Context:

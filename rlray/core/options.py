@@ -171,8 +171,10 @@ def wish(options: Mapping[str, Any], default_cpus: float, what: str) -> Wish:
         capture = strategy.placement_group_capture_child_tasks
         return Wish(asked, environment, group.id.binary(), index, bundles, capture)
     if isinstance(strategy, NodeAffinitySchedulingStrategy):
-        return Wish(asked, environment, b"", node="" if strategy.soft else strategy.node_id)
-    return Wish(asked, environment, None if strategy is None else b"")
+        if strategy.soft:
+            return Wish(asked, environment, b"", rather=strategy.node_id)
+        return Wish(asked, environment, b"", node=strategy.node_id)
+    return Wish(asked, environment, None if strategy is None else b"", rather="SPREAD" if strategy == "SPREAD" else "")
 
 
 def _strategy(options: Mapping[str, Any]) -> Any:

@@ -146,13 +146,13 @@ def placement_group(
     Raises: ValueError for wrong arguments and for bundles that this machine can never hold together; RaySystemError if
     a living group has that name.
     """
-    shapes = _checked(bundles, strategy, lifetime)
     engine = _engine()
+    shapes = _checked(bundles, strategy, lifetime, engine.one_machine)
     group = engine.groups.create(shapes, strategy or "PACK", name or "", lifetime == "detached")
     return PlacementGroup(PlacementGroupID(group), [{k: float(v) for k, v in bundle.items()} for bundle in bundles])
 
 
-def _checked(bundles: Any, strategy: Any, lifetime: Any) -> tuple[Shape, ...]:
+def _checked(bundles: Any, strategy: Any, lifetime: Any, one_machine: bool) -> tuple[Shape, ...]:
     example = 'for example [{"CPU": 1}, {"GPU": 1}]'
     if not isinstance(bundles, list) or not bundles:
         raise ValueError(f"bundles must be a list of dicts of resources that is not empty, {example}; got {bundles!r}")
@@ -166,7 +166,7 @@ def _checked(bundles: Any, strategy: Any, lifetime: Any) -> tuple[Shape, ...]:
         raise ValueError(f"a bundle must ask for something, {example}; got {bundles!r}")
     if strategy is not None and strategy not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
-    if strategy == "STRICT_SPREAD" and len(shapes) > 1:
+    if strategy == "STRICT_SPREAD" and len(shapes) > 1 and one_machine:
         raise ValueError(
             f"strategy 'STRICT_SPREAD' wants {len(shapes)} nodes for {len(shapes)} bundles, and the runtime is one "
             "machine; use 'SPREAD'"

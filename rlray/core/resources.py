@@ -25,6 +25,7 @@ class Wish(NamedTuple):
     bundles: tuple[Shape, ...] = ()  # of the group
     capture: bool | None = None  # None: nothing was said
     node: str = ""  # the only node that will do, if one was named
+    rather: str = ""  # "SPREAD", or the node that will do best; means nothing on one machine
 
 
 class Request(NamedTuple):

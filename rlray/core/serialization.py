@@ -90,7 +90,7 @@ def _serialize(value: Any) -> Serialized:
         buffers.append(buffer.raw())
         return False  # False: out of band
 
-    if _is_plain(value, 3):
+    if is_plain(value):
         return Serialized(pickle.dumps(value, 5, buffer_callback=keep), buffers, [])
     with collecting() as refs:
         data = tensors.dumps(value, keep)
@@ -207,7 +207,7 @@ def _rebuild_error(cls: type[BaseException], args: tuple[Any, ...], attributes: 
     return error
 
 
-def _is_plain(value: Any, depth: int) -> bool:
+def is_plain(value: Any, depth: int = 3) -> bool:
     """Whether the C pickler alone does what cloudpickle would: scalars, arrays of numbers, small containers of them."""
     kind = type(value)
     if kind in IMMUTABLE:
@@ -218,7 +218,7 @@ def _is_plain(value: Any, depth: int) -> bool:
     if depth == 0:
         return False
     if kind is tuple or kind is list:
-        return len(value) <= 64 and all(_is_plain(item, depth - 1) for item in value)
+        return len(value) <= 64 and all(is_plain(item, depth - 1) for item in value)
     if kind is dict:
-        return len(value) <= 64 and all(type(k) is str and _is_plain(v, depth - 1) for k, v in value.items())
+        return len(value) <= 64 and all(type(k) is str and is_plain(v, depth - 1) for k, v in value.items())
     return False

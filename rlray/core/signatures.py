@@ -28,6 +28,11 @@ class Signature:
         self._full = full
         self._required, self._most = _positional_range(full)
 
+    @property
+    def takes_nothing(self) -> bool:
+        """Whether there are no parameters at all."""
+        return self._full is not None and not self._full.parameters
+
     def check(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Raise TypeError if a call with these arguments can only fail."""
         if self._required <= len(args) <= self._most and not kwargs:

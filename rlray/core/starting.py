@@ -36,9 +36,10 @@ def init(
     log_dir: str | os.PathLike[str] | None = None,
     preload: Sequence[str] = (),
     timeline: bool = False,
-    engine: str = "local",
+    engine: str | None = None,
+    address: str | None = None,
 ) -> Context:
-    """Start the runtime on this machine; returns when it is ready.
+    """Start the runtime on this machine, or connect to a Ray cluster; returns when it is ready.
 
     Guarantees: when this process ends, by whatever signal, every process and all memory of the runtime is gone within
     two seconds.
@@ -57,6 +58,9 @@ def init(
     * Nothing waits for resources: those that are taken are shared. Placement groups are placed at once.
       CUDA_VISIBLE_DEVICES is left alone.
     * A call that runs cannot be cancelled, nor stopped by `kill`, unless it is a coroutine.
+
+    With an ``address`` the program runs on Ray (``pip install "rlray[ray]"``), with Ray's scheduler and object store;
+    docs/cluster.md says what is different there.
 
     Args:
         num_cpus: How many CPUs tasks may take together; all of the machine's by default. It may be more than the
@@ -79,13 +83,19 @@ def init(
             by default they are removed at the end.
         preload: Modules that every worker needs, imported once before the first worker is forked.
         timeline: Note every call for `rlray.timeline`, however short; those of a millisecond or more always are.
-        engine: "local" for worker processes, or "inline". The latter ignores the store's size and spilling directory,
-            logs and ``preload``; it refuses a ``runtime_env``.
+        engine: "local" for worker processes (the default), "inline", or "ray" (the default with an ``address``).
+            "inline" ignores the store's size and spilling directory, logs and ``preload``; it refuses a
+            ``runtime_env``. "ray" leaves ``fold_logs``, ``log_dir``, ``preload`` and ``timeline`` to Ray.
+        address: Of a Ray cluster: "auto" for the one that this machine belongs to, "host:port", or "ray://host:port"
+            for Ray's client; "local-ray" starts one of this machine alone. A cluster that is there knows what its
+            machines have, so arguments that say it raise ValueError.
 
     Raises:
         ValueError: There is no such engine, or an argument is wrong.
         RuntimeError: The runtime is up already.
         RaySystemError: Its processes did not start; the message has their last words.
+        ImportError: Ray is needed and not installed.
+        ConnectionError: There is no cluster at the address.
     """
     with _init_lock:
         running = _running()
@@ -104,6 +114,9 @@ def init(
             "namespace": namespace,
             "timeline": timeline,
         }
+        engine = engine or ("local" if address is None else "ray")
+        if address is not None and engine != "ray":
+            raise ValueError(f"address of init() is that of a Ray cluster, and engine is {engine!r}; leave one out")
         if engine == "local":
             started = _start_processes(
                 object_store_memory=object_store_memory,
@@ -118,8 +131,19 @@ def init(
             from rlray.core.inline.engine import start
 
             started = start(**common)
+        elif engine == "ray":
+            from rlray.core.ray.starting import start as connect
+
+            del common["timeline"]
+            started = connect(
+                address=address,
+                object_store_memory=object_store_memory,
+                object_spilling_directory=object_spilling_directory,
+                log_to_driver=log_to_driver,
+                **common,
+            )
         else:
-            raise ValueError(f"engine of init() must be 'local' or 'inline', got {engine!r}")
+            raise ValueError(f"engine of init() must be 'local', 'inline' or 'ray', got {engine!r}")
         from rlray.core.api import shutdown
         from rlray.core.engine import set_current
 

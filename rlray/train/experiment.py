@@ -194,8 +194,9 @@ class Experiment:
         refs += [ref for ref in (self._evaluator.under_way, self._keeper.under_way) if ref is not None]
         if not refs:
             return set()
-        rlray.wait(refs, num_returns=1, timeout=POLL_SECONDS)
-        return set(rlray.wait(refs, num_returns=len(refs), timeout=0)[0])
+        # On a cluster frames stay where they are: nothing is fetched.
+        rlray.wait(refs, num_returns=1, timeout=POLL_SECONDS, fetch_local=False)
+        return set(rlray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)[0])
 
     @property
     def _saving_is_due(self) -> bool:

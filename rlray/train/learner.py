@@ -81,6 +81,7 @@ class LearnerActor:
 
         setup = self._setup
         count = threads.limit_torch(setup.num_cpus)
+        threads.keep_freed_memory()
         device = "cuda" if setup.num_gpus > 0 and torch.cuda.is_available() else "cpu"
         sequence = seeds.sequence(setup.seed, seeds.Role.LEARNER)
         seeds.seed_torch(sequence)

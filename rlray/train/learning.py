@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import rlray
 from rlray import ObjectRef
-from rlray.exceptions import RayActorError, RayTaskError
+from rlray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from rlray.train.failures import LearnerDied, LearnerFailed, translated
 from rlray.train.learner import LearnerActor, LearnerSetup, LearnReport
 from rlray.train.simulator import RolloutStats
+
+log = logging.getLogger(__name__)
 
 
 class LearnerLink:
@@ -97,7 +100,11 @@ class LearnerLink:
         reports = []
         while self._learning and is_ready(self._learning[0][0]):
             ref, weights, stats = self._learning.popleft()
-            report: LearnReport = self.get(ref)
+            try:
+                report: LearnReport = self.get(ref)
+            except ObjectLostError as error:  # on a cluster a node takes along what lies there
+                log.warning("what was played is lost (%s); learning goes on without it", error)
+                continue
             if report.published:
                 self.weights, self.version = weights, report.version
             reports.append((report, stats))

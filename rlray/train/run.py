@@ -95,6 +95,8 @@ def train(
         else:
             checked, source = resolve(config, env, overrides)
         spec = spec_of(checked, source)
+        if checked.engine.kind == "ray":
+            stack.enter_context(_cluster(checked))  # first, since it alone knows what it has
         plan = plan_for(checked)
         memory = check(checked, parts_of(checked, spec, plan), free_memory())
         if checked.eval.video:
@@ -204,6 +206,19 @@ def plan_for(config: RunConfig) -> Plan:
     if get_algorithm(config.algo).make_trials is not None:
         return make_task_plan(config.groups[0], config.learner, total)
     return make_plan(config.groups, config.learner, total)
+
+
+@contextmanager
+def _cluster(config: RunConfig) -> Iterator[None]:
+    """The Ray cluster that the run is to run on, unless a runtime is there already."""
+    if rlray.is_initialized():
+        yield
+        return
+    rlray.init(engine="ray", address=config.engine.address, num_cpus=config.engine.num_cpus)
+    try:
+        yield
+    finally:
+        rlray.shutdown()
 
 
 @contextmanager

@@ -126,6 +126,7 @@ def test_kill_twice_is_harmless_and_takes_only_actors() -> None:
         rlray.kill(rlray.put(1))
 
 
+@pytest.mark.differs("ray", "Ray does not tell how a process died")
 @pytest.mark.processes
 @pytest.mark.parametrize(
     ("how", "named"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGSEGV, "SIGSEGV")], ids=["SIGKILL", "SIGSEGV"]
@@ -139,12 +140,14 @@ def test_a_crash_names_the_class_and_the_signal(how: int, named: str) -> None:
         rlray.get(actor.add.remote(), timeout=20)
 
 
+@pytest.mark.differs("ray", "Ray does not tell how a process died")
 @pytest.mark.processes
 def test_os_exit_names_the_code() -> None:
     with pytest.raises(RayActorError, match=r"\b7\b"):
         rlray.get(Worker.remote().leave.remote(), timeout=20)
 
 
+@pytest.mark.differs("ray", "Ray does not tell how a process died")
 @pytest.mark.processes
 def test_killed_from_outside_while_idle() -> None:
     actor = Worker.remote()
@@ -374,6 +377,7 @@ def test_calls_under_way_end_before_the_actor_does(kind: str, tmp_path: Path) ->
     assert not log.exists()
 
 
+@pytest.mark.differs("ray", "the stream of an asynchronous actor that exits has no more to say")
 @every_leaver
 def test_exit_actor_inside_a_generator(kind: str) -> None:
     first, last = list(LEAVERS[kind].remote().leave_in_a_generator.remote())
@@ -394,6 +398,7 @@ def test_functions_registered_with_atexit_run(kind: str, tmp_path: Path) -> None
     assert (tmp_path / "note").read_text() == "bye"
 
 
+@pytest.mark.differs("ray", "a name is free a moment later")
 def test_exit_actor_frees_its_name_and_resources() -> None:
     actor = Leaver.options(name="leaver", num_cpus=4).remote()
     with pytest.raises(ActorDiedError):
@@ -410,6 +415,7 @@ def test_exit_actor_outside_of_an_actor() -> None:
         rlray.get(rlray.remote(lambda: rlray.actor.exit_actor()).remote(), timeout=20)
 
 
+@pytest.mark.differs("ray", "Ray says exit_actor(), and threads end with it")
 @every_leaver
 def test_terminate_lets_earlier_calls_finish(kind: str, tmp_path: Path) -> None:
     log, actor = tmp_path / "log", LEAVERS[kind].remote()

@@ -102,7 +102,10 @@ class Asynchronous:
         self.gate.set()
 
 
-@pytest.fixture(params=[Threaded, Asynchronous], ids=["threads", "asyncio"])
+LOOPS = pytest.mark.differs("ray", "each group of an asynchronous actor has an event loop of its own")
+
+
+@pytest.fixture(params=[pytest.param(Threaded, id="threads"), pytest.param(Asynchronous, id="asyncio", marks=LOOPS)])
 def actor(request: pytest.FixtureRequest) -> Any:
     return request.param.options(max_concurrency=3).remote()
 

@@ -286,6 +286,7 @@ assert len(list(long.map(range(40), progress=True).results())) == 40
     assert "between" in screen.lines
 
 
+@pytest.mark.differs("ray", "Ray prints what workers print")
 def test_what_workers_and_the_program_print_goes_above_it(engine: str) -> None:
     code = """
 stdout, stderr = sys.stdout, sys.stderr
@@ -334,6 +335,7 @@ sys.stdout.writelines(["one\\n", "two\\n"])
     assert "into the buffer" not in screen.lines
 
 
+@pytest.mark.differs("ray", "Ray prints what workers print")
 def test_a_second_one_at_the_same_time_gives_lines_above_the_first(engine: str) -> None:
     code = """
 progress._LINE_EVERY = 0.2
@@ -348,6 +350,7 @@ assert len(list(pairs)) == 40
     assert len([line for line in lines if re.fullmatch(now, line)]) == len(lines) - 2 > 0, lines
 
 
+@pytest.mark.differs("ray", "Ray prints what workers print")
 def test_a_dumb_terminal_gets_no_control_characters(engine: str) -> None:
     text, _ = on_a_terminal("list(work.map(range(40), progress=True).results())\n", engine, TERM="dumb")
     assert "work: 40/40 (100%) in " in text

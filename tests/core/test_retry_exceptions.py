@@ -161,6 +161,7 @@ def test_methods(make: Any) -> None:
         assert rlray.get(actor.count.remote(), timeout=20) == count
 
 
+@pytest.mark.differs("ray", "Ray waits a second before each attempt of a method")
 def test_methods_with_options_of_one_call() -> None:
     actor = Moody.remote()
     assert rlray.get(actor.plain.options(retry_exceptions=True, max_task_retries=-1).remote(20), timeout=20) == 21

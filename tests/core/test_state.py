@@ -17,7 +17,11 @@ from rlray.exceptions import RayActorError, WorkerCrashedError
 from rlray.util import state
 from tests.support import wait_until
 
-pytestmark = [pytest.mark.every_engine, pytest.mark.usefixtures("cluster")]
+pytestmark = [
+    pytest.mark.every_engine,
+    pytest.mark.usefixtures("cluster"),
+    pytest.mark.differs("ray", "it is looked into with Ray's own tools"),
+]
 
 
 @rlray.remote

@@ -71,6 +71,7 @@ def test_argument_is_taken_as_it_was_at_the_call() -> None:
     assert rlray.get(ref) == (([1, 2, 3],), {})
 
 
+@pytest.mark.differs("ray", "Ray starts workers when they are needed, which takes a while")
 @pytest.mark.processes
 def test_calls_do_not_block() -> None:
     nap = rlray.remote(lambda seconds: time.sleep(seconds))

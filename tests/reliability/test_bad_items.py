@@ -27,7 +27,11 @@ from tests.reliability.bad_values import (
 
 __all__ = ["workers"]
 
-pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.every_engine]
+pytestmark = [
+    pytest.mark.usefixtures("cluster"),
+    pytest.mark.every_engine,
+    pytest.mark.differs("ray", "Ray pickles, and says what is wrong in its own words"),
+]
 
 
 class TestMap:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rlray.algos.networks import autocast, export_gradients, export_weights
+from rlray.algos.networks import autocast, computes_in_bfloat16, export_gradients, export_weights
 from rlray.algos.policy_gradient.policy import make_network
 from rlray.algos.ppo.config import PPOConfig
 from rlray.algos.ppo.loss import ppo_loss
@@ -20,6 +21,7 @@ from rlray.algos.recurrent import Course
 from rlray.algos.types import Fragment, LearnerContext, Metrics, NotFinite, Weights
 from rlray.envs.types import EnvSpec
 
+_ROWS_AT_ONCE = 256  # observations whose float32 stays in a CPU's cache
 _VALUE_RATE = 0.1  # how far the value's normalisation moves towards a round's targets
 
 
@@ -122,12 +124,12 @@ class PPOLearner:
         variance = target.var()
         explained = float(1 - (target - value).var() / variance) if variance > 0 else 0.0
         rollout = rollout.to(device)
+        normalised = replace(rollout, obs=self._normalised(rollout.obs))
         parts = min(max(1, round(len(target) / config.minibatch_size)), len(rollout))
         seen: list[Tensor] = []
         for _ in range(config.epochs):
-            order = self._rng.permutation(len(rollout))
-            chosen = [torch.from_numpy(part).to(device) for part in np.array_split(order, parts)]
-            seen += [self._update(rollout, part) for part in chosen]
+            order = torch.from_numpy(self._rng.permutation(len(rollout))).to(device)
+            seen += [self._update(batch) for batch in normalised.minibatches(order, parts)]
             if config.target_kl is not None and float(seen[-1][4]) > 1.5 * config.target_kl:
                 break
         names = ("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
@@ -142,13 +144,30 @@ class PPOLearner:
             )
         return metrics
 
-    def _update(self, rollout: Rollout, chosen: Tensor) -> Tensor:
-        """One gradient step; returns what is reported of it [7]."""
+    @torch.no_grad()
+    def _normalised(self, obs: Tensor) -> Tensor:
+        """``obs`` [N, L, ...] as the network's first layer takes them, once for all epochs of a round.
+
+        In float32, or in the precision to which that layer would convert them.
+        """
+        device, precision = self._context.device, self._config.precision
+        dtype = torch.bfloat16 if computes_in_bfloat16(device, precision) else torch.float32
+        flat = obs.flatten(0, 1)
+        rows: Tensor | None = None
+        for begin in range(0, len(flat), _ROWS_AT_ONCE):
+            some = self._network.input.rows(flat[begin : begin + _ROWS_AT_ONCE])
+            if rows is None:
+                rows = some.new_empty((len(flat), *some.shape[1:]), dtype=dtype)
+            rows[begin : begin + _ROWS_AT_ONCE] = some
+        assert rows is not None
+        return rows.view(*obs.shape[:2], *rows.shape[1:])
+
+    def _update(self, batch: Rollout) -> Tensor:
+        """One gradient step on ``batch``, whose observations are normalised; returns what is reported of it [7]."""
         config, network = self._config, self._network
-        batch = rollout.at(chosen)
         keep = batch.valid
         with autocast(self._context.device, config.precision):
-            said = network(batch.obs.transpose(0, 1), batch.memory, Course(batch.first.T))
+            said = network.of_rows(batch.obs.transpose(0, 1), batch.memory, Course(batch.first.T))
         outputs, value = (along.transpose(0, 1)[keep] for along in (said.outputs, said.value))
         advantage = batch.advantage[keep]
         if config.normalize_advantage and len(advantage) > 1:

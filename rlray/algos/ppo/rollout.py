@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -41,9 +41,15 @@ class Rollout:
     def __len__(self) -> int:
         return len(self.log_prob)
 
-    def at(self, index: Tensor) -> Rollout:
-        """The sequences at ``index`` [M], copied."""
-        return Rollout(*(getattr(self, field.name)[index] for field in fields(self)))
+    def minibatches(self, order: Tensor, parts: int) -> Iterator[Rollout]:
+        """The sequences in that ``order`` [N] int64, copied, in so many parts of about equal size.
+
+        Observations, which may be large, are copied part by part, all the rest at once.
+        """
+        small = [field.name for field in fields(self) if field.name != "obs"]
+        pieces = [getattr(self, name).index_select(0, order).tensor_split(parts) for name in small]
+        for chosen, *rest in zip(order.tensor_split(parts), *pieces, strict=True):
+            yield Rollout(obs=self.obs.index_select(0, chosen), **dict(zip(small, rest, strict=True)))
 
     def to(self, device: str) -> Rollout:
         """On that device; the same if it is there."""

@@ -223,7 +223,7 @@ class Inline(Engine):
             self.values.unpack(entry.payload or (), entry)
 
     def wait(
-        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
+        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None, fetch_local: bool = True
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         self._begin_call()
         entries = [self.values.entry(ref) for ref in refs]

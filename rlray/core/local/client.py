@@ -295,12 +295,12 @@ class Client(Engine):
         return self._awaiting.wait_for(refs, timeout)
 
     def wait(
-        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None
+        self, refs: Sequence[ObjectRef], num_returns: int, timeout: float | None, fetch_local: bool = True
     ) -> tuple[list[ObjectRef], list[ObjectRef]]:
         return self._awaiting.wait(refs, num_returns, timeout)
 
     def first_ready(self, refs: Sequence[ObjectRef]) -> int | None:
-        return self._awaiting.first_ready(refs)
+        return self._awaiting.first_ready(refs) if len(set(refs)) == len(refs) else None
 
     def wait_until(self, done: Callable[[], bool], timeout: float | None, waiting: Waiting) -> bool:
         """Wait for something; False if time ran out. Whoever looks in meanwhile is told of ``waiting``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -100,7 +99,7 @@ class Driver(Client):
 
     def _all_is_printed(self) -> None:
         if self._lifeline.closed:  # the zygote was killed
-            self._remove_directories()
+            self.settings.remove_directories()
         else:
             self.loop.send(self._lifeline, ("read",))
 
@@ -136,11 +135,7 @@ class Driver(Client):
             self._zygote.wait()
             end_session(self._zygote.pid)
         finally:
-            self._remove_directories()
-
-    def _remove_directories(self) -> None:
-        for directory in (self.settings.directory, self.settings.spill_directory):
-            shutil.rmtree(directory, ignore_errors=True)
+            self.settings.remove_directories()
 
     def forked(self) -> None:
         self._down = True
@@ -165,7 +160,7 @@ class Driver(Client):
         if self.settings.log_to_driver:
             self._all_ended()
         else:
-            self._remove_directories()
+            self.settings.remove_directories()
 
     def _break(self, what: str) -> None:
         if self._broken is None:

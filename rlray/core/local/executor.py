@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     pass
 
 _SHORT = 0.0005  # seconds: calls shorter than this share a message with the next one's answer
+_WEIGHT = 0.2  # of the latest call in the mean of how long calls take
 _HOLD = 0.001  # seconds an answer is held back at most, ...
 _OVERDUE = 0.010  # ... or, where a call that was taken for a short one turns out long
 _CALL, _FAILED = Kind.CALL, Kind.FAILED  # finding them takes longer than noting a call
@@ -222,8 +223,9 @@ class Executor:
                 answer = self.perform(job)
             finally:
                 self._current = None
-                self._interrupts.look_away()
-                if self._lending.lent:
+                if self._interrupts.watched is not None:
+                    self._interrupts.look_away()
+                if self._lending.lent is not None:
                     self._lending.take_back()
         except KeyboardInterrupt:
             answer = self.cancelled(job)
@@ -247,8 +249,8 @@ class Executor:
             return True
         if following.spec.once:  # if it kills this process, it must be seen to be the one that ran
             return True
-        mean = self.answers.mean(following.spec.target)
-        return mean is None or mean > _SHORT
+        measure = following.spec.measure or self.answers.known(following.spec)
+        return measure is None or measure.mean > _SHORT
 
     def flush(self) -> None:
         """Let go of what was printed, then of the answers."""
@@ -324,10 +326,14 @@ class Executor:
 
     def took(self, job: Job, calls: int = 1) -> float:
         """A call, or a chunk of them, has run to its end; returns the seconds that it took."""
-        seconds = time.perf_counter() - job.began
-        self.answers.measured(job.spec, seconds, calls)
-        if seconds >= self._recorder.least:
-            self._recorder.notes.extend((job.began, seconds, job.id, job.spec.name, _CALL))
+        seconds, spec, recorder = time.perf_counter() - job.began, job.spec, self._recorder
+        measure = spec.measure or self.answers.measure(spec, seconds)
+        measure.mean += _WEIGHT * (seconds - measure.mean)
+        measure.calls += calls
+        measure.seconds += seconds
+        self.answers.fresh[spec.target] = measure
+        if seconds >= recorder.least:
+            recorder.notes.extend((job.began, seconds, job.id, spec.name, _CALL))
         return seconds
 
     def raised(self, job: Job, error: BaseException) -> Answer:

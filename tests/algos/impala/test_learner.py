@@ -70,12 +70,13 @@ def test_fragments_of_a_stream_are_one_sequence(name: str) -> None:
     assert_equal_weights(*learners)
 
 
-@pytest.mark.parametrize("epochs", [1, 4])
-def test_appo_on_fresh_fragments_is_ppo(epochs: int) -> None:
-    """Each round by the weights that acted: V-trace is GAE, and the losses are one."""
+@pytest.mark.parametrize(("epochs", "memory"), [(1, {}), (4, {}), (2, {"recurrent": "gru", "recurrent_size": 8})])
+def test_appo_on_fresh_fragments_is_ppo(epochs: int, memory: dict[str, Any]) -> None:
+    """Each round by the weights that acted: V-trace is GAE, and the losses are one; with a memory, of sequences."""
     settings = {
-        "network": {"kind": "mlp", "hidden": [16]}, "discount": 0.95, "rollout_steps": 128, "minibatch_size": 32,
-        "epochs": epochs, "learning_rate": 1e-2, "entropy": 0.01, "clip": 0.1,
+        "network": {"kind": "mlp", "hidden": [16], **memory},
+        "discount": 0.95, "rollout_steps": 128, "minibatch_size": 32, "epochs": epochs,
+        "learning_rate": 1e-2, "entropy": 0.01, "clip": 0.1,
     }  # fmt: skip
     found = []
     for name, lambda_ in (("ppo", "gae_lambda"), ("appo", "vtrace_lambda")):

@@ -16,6 +16,7 @@ from torch import Tensor
 from rlray.algos import Fragment, LearnerContext, Policy, get_algorithm
 from rlray.algos.actor_critic import ActorCritic
 from rlray.algos.advantages import Ends, gae
+from rlray.algos.network_config import NetworkConfig
 from rlray.algos.policy_gradient.intake import Intake
 from rlray.algos.policy_gradient.policy import MEMORY, VALUE
 from rlray.algos.policy_gradient.sequences import Sequences, side_by_side, unroll
@@ -228,6 +229,29 @@ def test_a_policy_remembers_until_an_episode_begins_and_its_state_is_that_memory
 def test_who_learns_from_single_steps_refuses_it(name: str) -> None:
     with pytest.raises(ValidationError, match=r"network\.recurrent: gru is not for this .*use ppo, impala or appo"):
         get_algorithm(name).config.model_validate({"network": {"kind": "mlp", "recurrent": "gru"}})
+
+
+def test_who_makes_networks_without_a_memory_cannot_overlook_that_one_is_wanted() -> None:
+    with pytest.raises(ValueError, match="lstm is not for this algorithm"):
+        NetworkConfig(recurrent="lstm").resolved(Endings.spec)
+
+
+class MyNet(torch.nn.Linear):
+    """One of the user's own, behind which there is to be a memory."""
+
+    def __init__(self, spec: EnvSpec) -> None:
+        super().__init__(6, 5)
+        self.features = 5
+
+
+def test_behind_a_network_of_ones_own() -> None:
+    settings = settings_of("lstm")
+    settings["network"] = {"kind": f"{__name__}:MyNet", "recurrent": "lstm", "recurrent_size": 4}
+    policy, learner = both("impala", Endings(3), settings)
+    batch = sequences(Endings(3), settings, play(Endings(3), policy, 2, 5))[1]
+    assert batch.memory.shape == (3, 8)
+    for one, other in zip(unroll(learner._network, batch), step_by_step(learner._network, batch), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
 def test_a_size_without_a_memory_is_refused() -> None:

@@ -1,0 +1,125 @@
+"""Connecting to a Ray cluster, or starting one of this machine alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rlray.core.ray.engine import RayEngine
+
+LOCAL = "local-ray"
+_OLDEST = (2, 44)
+_OURS = {
+    "RAY_AUTH_MODE": "token",  # whoever wants to run code on the cluster must have its token
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # whoever asks for no GPU sees none
+}
+"""What a cluster that is started here is told by its environment, unless that says otherwise."""
+
+
+def start(
+    *,
+    address: str | None,
+    num_cpus: float | None,
+    num_gpus: float | None,
+    resources: Mapping[str, float] | None,
+    memory: float | None,
+    object_store_memory: int | None,
+    object_spilling_directory: str | os.PathLike[str] | None,
+    runtime_env: Mapping[str, Any] | None,
+    namespace: str | None,
+    log_to_driver: bool,
+) -> RayEngine:
+    """Connect to the cluster at ``address``, or start one. If Ray is up in this process already, that is used.
+
+    Raises:
+        ImportError: Ray is not installed, or too old.
+        ValueError: An argument describes a machine, and the cluster is there already.
+        ConnectionError: There is no cluster at the address.
+    """
+    address = address or LOCAL
+    described = {
+        "num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources, "memory": memory,
+        "object_store_memory": object_store_memory, "object_spilling_directory": object_spilling_directory,
+    }  # fmt: skip
+    told = _tell() if address == LOCAL else False
+    was_there = "ray" in sys.modules
+    ray = _imported()
+    if told and was_there:
+        ray._raylet.Config.initialize("")  # it has read its environment already
+    from rlray.core.ray.engine import RayEngine
+
+    if address != LOCAL and (wrong := [name for name, value in described.items() if value is not None]):
+        raise ValueError(
+            f"{wrong[0]} of init() says what a machine has, and the cluster at {address!r} knows that of its nodes; "
+            f"leave it out, or start a cluster of this machine with address={LOCAL!r}"
+        )
+    if ray.is_initialized():
+        return RayEngine(driver=True)
+    if address == LOCAL:
+        _start_here(ray, runtime_env, namespace, log_to_driver, described)
+    else:
+        ray.init(
+            address,
+            runtime_env=None if runtime_env is None else dict(runtime_env),
+            namespace=namespace,
+            log_to_driver=log_to_driver,
+        )
+    return RayEngine(driver=True, owns=True, grows=address != LOCAL)
+
+
+def _tell() -> bool:
+    """Tell Ray through the environment, best before it is imported, what holds for our clusters; whether it is new."""
+    new = [name for name in _OURS if name not in os.environ]
+    os.environ.update({name: _OURS[name] for name in new})
+    return bool(new)
+
+
+def _start_here(
+    ray: Any,
+    runtime_env: Mapping[str, Any] | None,
+    namespace: str | None,
+    log_to_driver: bool,
+    described: Mapping[str, Any],
+) -> None:
+    from rlray.core.resources import UNIT, node_resources
+
+    total, gpus = node_resources(
+        described["num_cpus"], described["num_gpus"], described["memory"], described["resources"]
+    )
+    options: dict[str, Any] = {"num_cpus": _number(dict(total).get("CPU", 0) / UNIT), "num_gpus": len(gpus)}
+    if described["memory"] is not None:
+        options["_memory"] = int(described["memory"])
+    if described["object_store_memory"] is not None:
+        options["object_store_memory"] = int(described["object_store_memory"])
+    if described["object_spilling_directory"] is not None:
+        options["object_spilling_directory"] = os.fspath(described["object_spilling_directory"])
+    ray.init(
+        "local",
+        resources=dict(described["resources"] or {}),
+        runtime_env=None if runtime_env is None else dict(runtime_env),
+        namespace=namespace,
+        log_to_driver=log_to_driver,
+        include_dashboard=False,
+        **options,
+    )
+
+
+def _number(amount: float) -> float | int:
+    return int(amount) if amount == int(amount) else amount
+
+
+def _imported() -> Any:
+    try:
+        import ray
+    except ImportError as why:
+        raise ImportError(f'the Ray engine needs Ray: pip install "rlray[ray]" ({why})') from why
+    version = tuple(int(part) for part in ray.__version__.split(".")[:2])
+    if version < _OLDEST:
+        raise ImportError(
+            f"the Ray engine needs Ray {'.'.join(map(str, _OLDEST))} or newer, this is {ray.__version__}: "
+            'pip install --upgrade "rlray[ray]"'
+        )
+    return ray
