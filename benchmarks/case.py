@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SMALLER_IS_BETTER = ("s", "MB", "GB")
+SMALLER_IS_BETTER = ("s", "MB", "GB", "%")
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ counts. A case that fails or hangs is reported with its error and stops nothing.
 
 from __future__ import annotations
 
-import statistics
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import core_chart
@@ -18,31 +18,23 @@ import report
 from case import Case, Goal
 from core_cases import cases
 from sides import Side, end_on_sigterm, ours, parser, peer, run_case
+from turns import by_turns
 
 
 def compare(case: Case, sides: list[Side], repeat: int, quick: bool, timeout: float) -> dict[str, Any]:
-    """One row: both sides by turns, the one that starts changing from round to round."""
-    answers: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
+    """One row: both sides by turns."""
+
+    def run(side: Side) -> dict[str, Any]:
+        if side.module == "ray" and case.only_rlray:
+            return {"left_out": case.only_rlray}
+        name = case.on_ray if side.module == "ray" and case.on_ray else case.name
+        return run_case(side, "core_cases", name, quick=quick, timeout=timeout)
+
     before, start = report.load(), time.monotonic()
-    for turn in range(repeat * (1 if quick else case.processes)):
-        for side in sides if turn % 2 == 0 else reversed(sides):
-            if side.module == "ray" and case.only_rlray:
-                answers[side.name] = [{"left_out": case.only_rlray}]
-            elif not answers[side.name] or "samples" in answers[side.name][-1]:  # what failed once is not tried again
-                name = case.on_ray if side.module == "ray" and case.on_ray else case.name
-                answers[side.name].append(run_case(side, "core_cases", name, quick=quick, timeout=timeout))
-    row = {name: summary(found) for name, found in answers.items()}
+    repeat *= 1 if quick else case.processes
+    row = by_turns({side.name: partial(run, side) for side in sides}, repeat)
     seconds = round(time.monotonic() - start, 1)
     return {"case": case.name, "unit": case.unit, **row, "load": [before, report.load()], "seconds": seconds}
-
-
-def summary(answers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Median, samples and notes of all repetitions; an error in any of them is the result."""
-    if "samples" not in answers[-1]:
-        return answers[-1]
-    samples = [value for answer in answers for value in answer["samples"]]
-    notes = {name: statistics.median(answer["notes"][name] for answer in answers) for name in answers[0]["notes"]}
-    return {"median": statistics.median(samples), "samples": samples, "notes": notes}
 
 
 def judge(row: dict[str, Any], case: Case) -> None:

@@ -8,7 +8,9 @@ and what it was told, and starts it anew.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
@@ -169,6 +171,7 @@ STATES = {
 
 
 def main(name, ending, seconds):
+    faulthandler.register(signal.SIGUSR1)  # for whoever wonders what it waits for
     start()
     ray.get(same.remote(0))
     print("READY", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import sys
@@ -17,6 +18,7 @@ from rlray.core.engine import current
 KINDS = ("driver", "zygote", "node", "largest worker")
 WARM = 0.2  # the part of the work that is not looked at: caches fill, pools reach their size
 NOISE = 2_000_000  # bytes from the first to the last sample that allocators explain
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; blocks of 1 MB may come and go at the heap's end
 
 
 class Growth:
@@ -30,8 +32,10 @@ class Growth:
         self._samples: list[tuple[int, dict[str, float]]] = []
 
     def sample(self, done: int) -> None:
-        """Note what the processes hold after so much work."""
+        """Note what the processes hold after so much work; not what this one has free, and malloc keeps for later."""
         gc.collect()
+        if _TRIM is not None:
+            _TRIM(0)
         self._samples.append((done, holdings()))
 
     def counts(self) -> dict[str, Any]:

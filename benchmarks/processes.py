@@ -60,6 +60,44 @@ def workers_of(driver: int) -> list[int]:
     return [child.pid for child in children(zygote_of(driver))[1:]]
 
 
+def portrait(pid: int) -> str:
+    """What can be told of a process that should not be there any more: what it is, what it does, whose child it is."""
+    seen = look(pid)
+    if seen is None:
+        return f"process {pid} is gone"
+    parent = look(seen.parent)
+    line = _read(pid, "cmdline").replace("\0", " ").strip()
+    status = dict(one.split(":\t", 1) for one in _read(pid, "status").splitlines() if ":\t" in one)
+    ran, waited, _ = (int(one) / 1e9 for one in (_read(pid, "schedstat") or "0 0 0").split())
+    age = float(Path("/proc/uptime").read_text().split()[0]) - seen.start / os.sysconf("SC_CLK_TCK")
+    facts = {
+        "what": _role(pid, line), "state": seen.state, "in": _read(pid, "wchan") or "0",
+        "seconds old": f"{age:.2f}", "seconds run": f"{ran:.2f}", "seconds kept from running": f"{waited:.2f}",
+        "threads": status.get("Threads"), "signals pending": f"{status.get('SigPnd')} {status.get('ShdPnd')}",
+        "parent": f"{seen.parent} ({'gone' if parent is None else parent.state})", "command": line[:200],
+    }  # fmt: skip
+    return f"process {pid}: " + ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
+def _role(pid: int, command: str) -> str:
+    """Which of a run's processes it is: workers lead a process group, the zygote a session."""
+    if "rlray.core.local.zygote" not in command:
+        return "program"
+    with suppress(ProcessLookupError):
+        if os.getsid(pid) == pid:
+            return "zygote"
+        if os.getpgid(pid) == pid:
+            return "worker"
+    return "node, or just forked"
+
+
+def _read(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 def descriptors(pid: int) -> int:
     """How many files, sockets and the like a process holds open."""
     return len(os.listdir(f"/proc/{pid}/fd"))

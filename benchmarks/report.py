@@ -44,11 +44,11 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {model}{memory}, {platform.system()} {platform.release()}"
 
 
-def commit() -> str:
+def commit(checkout: Path = HERE.parent) -> str:
     """The commit that was measured, and whether the files differ from it."""
 
     def git(*words: str) -> str:
-        answer = subprocess.run(["git", "-C", str(HERE.parent), *words], capture_output=True, text=True, check=False)
+        answer = subprocess.run(["git", "-C", str(checkout), *words], capture_output=True, text=True, check=False)
         return answer.stdout.strip()
 
     changed = git("status", "--porcelain", "--untracked-files=no", "--", "rlray", "benchmarks")

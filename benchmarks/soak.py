@@ -24,6 +24,7 @@ import report
 from sides import HERE, Child, end_on_sigterm
 
 Counts = dict[str, Any]
+WITHIN = 2.0  # seconds
 ZERO = ("lost", "wrong", "left", "leaked", "hung", "unexpected")
 
 
@@ -57,7 +58,7 @@ def in_a_process(name: str, scale: float, timeout: float) -> dict[str, Any]:
         return {"counts": {**counts, "seconds": round(seconds, 1), **left}}
 
 
-def left_over(child: Child, shared: set[str], within: float = 2.0) -> dict[str, int]:
+def left_over(child: Child, shared: set[str], within: float = WITHIN) -> dict[str, int]:
     """What is there ``within`` seconds after a child's end: processes, files in its folder beside its output, shared
     memory."""
     deadline = time.monotonic() + within

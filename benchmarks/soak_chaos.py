@@ -19,9 +19,9 @@ from typing import Any
 import chaos_work
 from chaos_work import Bench
 from driver_states import STATES
-from processes import Killer, descriptors, node_of, resident, workers_of, zygote_of
+from processes import Killer, descriptors, node_of, portrait, resident, workers_of, zygote_of
 from sides import HERE, Child
-from soak import left_over
+from soak import WITHIN, left_over
 
 import rlray
 
@@ -111,6 +111,7 @@ def _left_after(before: dict[str, int]) -> dict[str, Any]:
 ENDINGS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "os._exit", "raise", "return", "node", "zygote")
 LEFT_PROCESSES, LEFT_FILES = "left by drivers: processes", "left by drivers: files"
 AT_ONCE = 3  # drivers
+PATIENCE = 20.0  # seconds to see how long what is left after two seconds stays
 
 
 def driver_deaths(scale: float, seed: str = SEED) -> dict[str, Any]:
@@ -123,15 +124,16 @@ def driver_deaths(scale: float, seed: str = SEED) -> dict[str, Any]:
     counts: Counter[str] = Counter({"drivers": 0, **dict.fromkeys(ENDINGS, 0), "workers stopped before": 0})
     counts.update(dict.fromkeys(("told of the death of a part", "hung", LEFT_PROCESSES, LEFT_FILES), 0))
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        slowest = 0.0
-        for outcome, seconds in pool.map(lambda plan: _end_driver(*plan), plans):
+        told = gone = 0.0
+        for outcome, until_told, until_gone in pool.map(lambda plan: _end_driver(*plan), plans):
             counts.update(outcome)
-            slowest = max(slowest, seconds)
-    return {**counts, "slowest to be told, s": round(slowest, 2)}
+            told, gone = max(told, until_told), max(gone, until_gone)
+    return {**counts, "slowest to be told, s": round(told, 2), "slowest until all was gone, s": round(gone, 2)}
 
 
-def _end_driver(state: str, ending: str, moment: float, stopped: bool) -> tuple[Counter[str], float]:
-    """One driver from its start to its end; what is found, and how long it took to learn of the death of a part."""
+def _end_driver(state: str, ending: str, moment: float, stopped: bool) -> tuple[Counter[str], float, float]:
+    """One driver from its start to its end; what is found, how long it took to learn of the death of a part, and how
+    long after its end nothing of it was there any more."""
     by_itself = ending in ("os._exit", "raise", "return")
     outcome = Counter({"drivers": 1, ending: 1})
     command = (str(HERE / "driver_states.py"), state, ending if by_itself else "signal", f"{moment / 2:.2f}")
@@ -139,7 +141,7 @@ def _end_driver(state: str, ending: str, moment: float, stopped: bool) -> tuple[
         pid, told = driver.process.pid, 0.0
         if ending in ("node", "zygote"):
             _when_there(lambda: node_of(pid))
-        if moment > 0.4:  # not in its start
+        if moment > 0.4 or by_itself:  # not in its start, which takes long on a busy machine
             _when_there(lambda: "READY" in driver.output or driver.process.poll() is not None)
         time.sleep(moment)
         if stopped:
@@ -156,13 +158,24 @@ def _end_driver(state: str, ending: str, moment: float, stopped: bool) -> tuple[
                     break
         if not driver.wait(30):
             outcome["hung"] += 1
-            print(state, ending, moment, driver.output[-3000:], flush=True)
-            return outcome, told
+            who = [portrait(one) for one in driver.left()]
+            driver.process.send_signal(signal.SIGUSR1)  # it prints what its threads do
+            driver.wait(2)
+            print(f"hung in {state}, {ending} {moment:.3f} s on:", *who, driver.output[-5000:], sep="\n  ", flush=True)
+            return outcome, told, 0.0
+        ended = time.monotonic()
         left = left_over(driver, set())
         outcome.update({LEFT_PROCESSES: left["processes"], LEFT_FILES: left["files"]})
         if left["processes"] or left["files"]:
-            print(state, ending, moment, sorted(map(str, driver.folder.rglob("*"))), driver.output[-3000:], flush=True)
-        return outcome, told
+            who, files = [portrait(pid) for pid in driver.left()], sorted(map(str, driver.folder.rglob("*")))
+            left_over(driver, set(), within=PATIENCE)
+            late = time.monotonic() - ended
+            print(
+                f"left after {WITHIN:g} s by a driver in {state}, worker stopped: {stopped}, ended by {ending} "
+                f"{moment:.3f} s on (all gone, or given up, after {late:.2f} s; load {os.getloadavg()[0]:.1f}):",
+                *who, *files, driver.output[-3000:], sep="\n    ", flush=True,
+            )  # fmt: skip
+        return outcome, told, time.monotonic() - ended
 
 
 def _kill_part(driver: Child, find: Callable[[int], int]) -> float:
@@ -179,7 +192,7 @@ def _kill_part(driver: Child, find: Callable[[int], int]) -> float:
     return 0.0
 
 
-def _when_there(find: Callable[[], Any], patience: float = 20.0) -> Any:
+def _when_there(find: Callable[[], Any], patience: float = PATIENCE) -> Any:
     """What is found, once it can be; the last answer when ``patience`` seconds have passed."""
     deadline, found = time.monotonic() + patience, None
     while not found and time.monotonic() < deadline:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 
-from rlray.algos.settings import Counts, Positive, Settings
+from rlray.algos.settings import Count, Counts, Positive, Settings
 from rlray.envs.types import EnvSpec
 
 CONV_PRESETS: dict[str, dict[str, tuple[int, ...]]] = {
@@ -52,6 +52,10 @@ class NetworkConfig(Settings):
     """Least deviation that per_pixel divides by, in units of the input; null is 8 for bytes and 0.01 for floats."""
     init: Literal["torch", "orthogonal"] = "torch"
     """First weights: torch's defaults, or orthogonal with gain √2 (0.01 at the output) and no bias."""
+    recurrent: Literal["lstm", "gru"] | None = None
+    """A layer behind the hidden ones that remembers what it saw of the episode; for ppo, impala and appo."""
+    recurrent_size: Count | None = None
+    """Its units: what it gives for each step, and (twice for lstm) what it remembers; null is 64."""
 
     @model_validator(mode="before")
     @classmethod
@@ -73,17 +77,24 @@ class NetworkConfig(Settings):
             )
         if self.noise_sigma is not None and not self.noisy:
             raise ValueError(f"noise_sigma {self.noise_sigma} has no effect without noisy: true: set it, or leave both")
+        if self.recurrent_size is not None and self.recurrent is None:
+            raise ValueError(
+                f"recurrent_size {self.recurrent_size} has no effect without recurrent: set lstm or gru, or neither"
+            )
         full = {**CONV_PRESETS.get(self.kind, {}), **self._given()}
         lengths = {name: len(full[name]) for name in ("filters", "kernels", "strides") if name in full}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"filters, kernels and strides must be equally many, got {lengths}")
         return self
 
-    def resolved(self, spec: EnvSpec) -> NetworkConfig:
+    def resolved(self, spec: EnvSpec, recurrent: bool = False) -> NetworkConfig:
         """With ``auto`` decided and presets written out for the observations of ``spec``.
 
-        Raises: ValueError where no bundled network can take such observations.
+        Raises: ValueError where no bundled network can take such observations, or where this one shall be recurrent
+            and the caller does not say that it makes such networks.
         """
+        if not recurrent:
+            feed_forward(self)
         shape, dtype = spec.observation_space.shape, spec.observation_space.dtype
         if shape is None or dtype is None or dtype.kind not in "uif" or not shape:
             raise ValueError(
@@ -109,6 +120,8 @@ class NetworkConfig(Settings):
             "noisy": self.noisy,
             "noise_sigma": self.noise_sigma,
             "init": self.init,
+            "recurrent": self.recurrent,
+            "recurrent_size": (self.recurrent_size or 64) if self.recurrent else None,
             "input_norm": ("per_pixel" if bytes_ else "none") if self.input_norm == "auto" else self.input_norm,
             "std_floor": self.std_floor or (8.0 if bytes_ else 0.01),
         }
@@ -122,3 +135,17 @@ class NetworkConfig(Settings):
         """The sizes that were set."""
         names = ("filters", "kernels", "strides", "hidden")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+def feed_forward(network: NetworkConfig) -> NetworkConfig:
+    """The same. Raises: ValueError where it shall be recurrent."""
+    if network.recurrent is not None:
+        raise ValueError(
+            f"network.recurrent: {network.recurrent} is not for this algorithm, which learns from single steps: leave "
+            f"it out and show several frames at once (gymnasium's FrameStackObservation), or use ppo, impala or appo"
+        )
+    return network
+
+
+FeedForwardConfig = Annotated[NetworkConfig, AfterValidator(feed_forward)]
+"""A network's settings where the algorithm cannot use a recurrent one."""

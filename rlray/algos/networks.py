@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rlray.algos.network_config import NetworkConfig
+from rlray.algos.patches import PatchConv2d, patch_side, patches
 from rlray.algos.registry import import_attribute
 from rlray.algos.types import Weights
 from rlray.envs.types import EnvSpec
@@ -24,9 +25,12 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 class InputNorm(nn.Module):
     """Observations of the environment's dtype [B, *observation_shape] as normalised float32.
 
-    Pictures come out as [B, C, H, W] in channels_last memory, which is what convolutions on a CPU want. With
-    ``per_pixel`` each pixel (or number) has a mean and a deviation of its own, the same for all stacked frames; until
-    `fit` was called bytes are divided by 255 and floats left alone. Both travel in the state dict.
+    Pictures come out as [B, C, H, W] in channels_last memory, which is what convolutions on a CPU want, or, where the
+    network's first convolution is a `PatchConv2d`, as the patches that it takes. With ``per_pixel`` each pixel (or
+    number) has a mean and a deviation of its own, the same for all stacked frames; until `fit` was called bytes are
+    divided by 255 and floats left alone. Both travel in the state dict.
+
+    It works in two steps, so that what is learned from several times is normalised once: `rows`, then `arranged`.
     """
 
     scale: Tensor
@@ -40,6 +44,7 @@ class InputNorm(nn.Module):
         self._stack = spec.frame_stack
         self._channels_at_end = len(shape) == 3 and spec.frame_stack == 1 and shape[-1] <= 4 < shape[0]
         self._picture = len(shape) == 3
+        self._side = patch_side(config) if self._picture else 1
         self._kind, self._floor = config.input_norm, config.std_floor or 1.0
         self._unit = 1 / 255 if dtype == np.uint8 else 1.0
         self.shape = (shape[2], *shape[:2]) if self._channels_at_end else tuple(shape)  # of what comes out, without B
@@ -74,19 +79,38 @@ class InputNorm(nn.Module):
         self.fitted.fill_(True)
 
     def forward(self, obs: Tensor) -> Tensor:
+        return self.arranged(self.rows(obs))
+
+    def rows(self, obs: Tensor) -> Tensor:
+        """``obs`` normalised: [B, ...], contiguous, however it suits the network."""
         if self._channels_at_end:
             obs = obs.permute(0, 3, 1, 2)
-        x = _channels_last_float(obs) if self._picture else obs.to(torch.float32)
+        x = self._placed(obs)
         if self._kind == "none":
             return x
         fresh = x if x.dtype != obs.dtype else None  # a conversion made it: write into it
         if self._kind == "per_pixel":
-            return torch.addcmul(self.shift, x, self.scale, out=fresh)
+            return torch.addcmul(self._placed(self.shift), x, self._placed(self.scale), out=fresh)
         return torch.mul(x, self._unit, out=fresh)
+
+    def arranged(self, rows: Tensor) -> Tensor:
+        """What networks take, as a view of ``rows``, which may have been converted meanwhile."""
+        return rows.permute(0, 3, 1, 2) if self._picture else rows
+
+    def _placed(self, x: Tensor) -> Tensor:
+        """``x`` [B, *shape] as float32, each number where `rows` has it."""
+        if not self._picture:
+            return x.to(torch.float32)
+        if self._side > 1:
+            return patches(x, self._side).to(torch.float32)
+        return _channels_last_float(x).permute(0, 2, 3, 1)
 
 
 def make_trunk(config: NetworkConfig, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
-    """The layers before the last hidden one, from normalised [B, *shape] to [B, F], and F."""
+    """The layers before the last hidden one, from what an `InputNorm` of ``config`` puts out to [B, F], and F.
+
+    ``shape`` is that of normalised observations, before any patches are made of them.
+    """
     layers: list[nn.Module] = []
     if config.kind == "conv":
         channels, height, width = shape
@@ -97,7 +121,8 @@ def make_trunk(config: NetworkConfig, shape: tuple[int, ...]) -> tuple[nn.Module
                     f"network: a {kernel}×{kernel} kernel does not fit the {height}×{width} that is left of the "
                     f"{shape[1]}×{shape[2]} picture: use fewer or smaller convolutions, for example kind: small"
                 )
-            layers += [nn.Conv2d(channels, filters, kernel, stride), *activated(filters, config)]
+            kind = PatchConv2d if not layers and patch_side(config) > 1 else nn.Conv2d
+            layers += [kind(channels, filters, kernel, stride), *activated(filters, config)]
             channels, height, width = filters, (height - kernel) // stride + 1, (width - kernel) // stride + 1
         features = channels * height * width
     else:
@@ -178,8 +203,12 @@ def _channels_last_float(x: Tensor) -> Tensor:
 
 def autocast(device: str, precision: Precision) -> AbstractContextManager[None]:
     """The context to run networks in: ``auto`` is bfloat16 where ``device`` computes it fast, else float32."""
-    enabled = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device))
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=enabled)
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=computes_in_bfloat16(device, precision))
+
+
+def computes_in_bfloat16(device: str, precision: Precision) -> bool:
+    """Whether networks run in bfloat16 there."""
+    return precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device))
 
 
 def has_fast_bfloat16(device: str) -> bool:
@@ -193,6 +222,18 @@ def has_fast_bfloat16(device: str) -> bool:
 def export_weights(module: nn.Module) -> dict[str, NDArray[Any]]:
     """A copy of its state by name, as contiguous numpy arrays."""
     return {name: np.array(tensor.cpu().numpy(), order="C") for name, tensor in module.state_dict().items()}
+
+
+def export_gradients(module: nn.Module, prefix: str = "") -> dict[str, NDArray[Any]]:
+    """Copies of the gradients that its last backward pass has left, by the parameters' names after ``prefix``.
+
+    Parameters that have none are left out.
+    """
+    return {
+        f"{prefix}{name}": np.array(parameter.grad.cpu().numpy(), order="C")
+        for name, parameter in module.named_parameters()
+        if parameter.grad is not None
+    }
 
 
 def import_weights(module: nn.Module, weights: Weights) -> None:

@@ -18,9 +18,10 @@ class NoisyLinear(nn.Linear):
 
         y = W x + b + (S_w * f(e_out) f(e_in)^T) x + S_b * f(e_out)        f(e) = sgn(e) sqrt(|e|)
 
-    of which it computes ``f(e_out) * (S_w (f(e_in) * x) + S_b)``, so that each row may have noise of its own without
-    weights of its own. ``W`` and ``b`` are ``weight`` and ``bias``, and begin as torch's `Linear` does, which is as
-    theirs; the sizes ``S`` begin at ``sigma / sqrt(inputs)``. Without noise (see `Noise`) it is a plain linear layer.
+    of which it computes ``f(e_out) * (S_w (f(e_in) * x) + S_b)`` where each row has noise of its own, which then needs
+    no weights of its own; one noise for the whole batch disturbs the weights themselves, which is a product less.
+    ``W`` and ``b`` are ``weight`` and ``bias``, and begin as torch's `Linear` does, which is as theirs; the sizes ``S``
+    begin at ``sigma / sqrt(inputs)``. Without noise (see `Noise`) it is a plain linear layer.
     """
 
     def __init__(self, inputs: int, outputs: int, sigma: float = SIGMA) -> None:
@@ -31,11 +32,16 @@ class NoisyLinear(nn.Linear):
         self.noise: tuple[Tensor, Tensor] | None = None  # f(e_in) [B or 1, inputs] and f(e_out) [B or 1, outputs]
 
     def forward(self, input: Tensor) -> Tensor:
-        mean = super().forward(input)
         if self.noise is None:
-            return mean
+            return super().forward(input)
         of_inputs, of_outputs = self.noise
-        return mean + functional.linear(input * of_inputs, self.weight_sigma, self.bias_sigma) * of_outputs
+        if len(of_inputs) == 1:
+            weight = torch.addcmul(self.weight, self.weight_sigma, of_outputs.T * of_inputs)
+            return functional.linear(input, weight, torch.addcmul(self.bias, self.bias_sigma, of_outputs[0]))
+        return (
+            super().forward(input)
+            + functional.linear(input * of_inputs, self.weight_sigma, self.bias_sigma) * of_outputs
+        )
 
 
 class Noise:

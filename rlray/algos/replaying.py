@@ -47,6 +47,9 @@ class Updater(Protocol):
     def weights(self) -> Weights:
         """A copy of what policies run with, on the CPU."""
 
+    def gradients(self) -> Weights:
+        """Copies of the gradients of the last update, after clipping, by name."""
+
     def state(self) -> dict[str, Any]:
         """All that learning goes on from. Tensors are not copied."""
 
@@ -117,6 +120,10 @@ class ReplayLearner:
     def weights(self) -> Weights:
         """A copy of what policies run with, on the CPU."""
         return self._updater.weights()
+
+    def gradients(self) -> Weights:
+        """Copies of the gradients of the last update, after clipping."""
+        return self._updater.gradients()
 
     def state(self) -> dict[str, Any]:
         """All that learning goes on from. Nothing is copied: use it before the next `learn`.

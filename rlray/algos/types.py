@@ -90,13 +90,24 @@ class Policy(Protocol):
 
 @runtime_checkable
 class StatefulPolicy(Protocol):
-    """What a policy that remembers something between two calls of ``act`` (a recurrent one) offers besides."""
+    """What a policy that remembers something between two calls of ``act`` offers besides."""
 
     def state(self) -> dict[str, Any]:
         """What it remembers, but not its weights: as `Learner.state`."""
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Undo `state`; the weights are loaded after it."""
+
+
+@runtime_checkable
+class RecurrentPolicy(Protocol):
+    """What a policy that remembers what it saw of an episode offers besides; it is a `StatefulPolicy`, too."""
+
+    def begin(self, first: NDArray[np.bool_]) -> None:
+        """Told before each ``act`` and ``act_greedy`` where, [B], an episode begins: forget the one before it.
+
+        All calls are about the same ``B`` environments. ``first`` may be overwritten later.
+        """
 
 
 @dataclass(frozen=True)
@@ -205,6 +216,17 @@ class Learner(Lasting, Protocol):
         `docs/metrics.md`, such as ``loss``, ``q_mean``, ``replay_fill`` (0 to 1), ``epsilon``, ``lr``.
 
         Raises: NotFinite where a loss became infinite or not a number.
+        """
+
+
+@runtime_checkable
+class GradientLearner(Protocol):
+    """What a learner that can show its gradients offers besides, for histograms of them."""
+
+    def gradients(self) -> Weights:
+        """Copies of the last update's, by name, as they were applied; without an update yet there may be none.
+
+        It is called only where they are to be shown.
         """
 
 

@@ -98,6 +98,8 @@ class StopConfig(Section):
     """Minutes of wall-clock time since the start; null is no limit."""
     eval_return: Finite | None = None
     """The mean return of one evaluation that is good enough; null never ends the run."""
+    train_return: Finite | None = None
+    """The mean return of the last 100 training episodes that is good enough; null never ends the run."""
 
 
 class EvalConfig(Section):

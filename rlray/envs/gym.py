@@ -16,20 +16,22 @@ from gymnasium.wrappers import FlattenObservation, TimeLimit
 from rlray.envs.autoreset import AutoresetVec
 from rlray.envs.episodes import EpisodeRecord, play_again
 from rlray.envs.errors import EnvError
+from rlray.envs.hiding import Hidden
 from rlray.envs.settings import Accepted, check_names
 from rlray.envs.single import GymSingle
 
 Env = gymnasium.Env[Any, Any]
 
-LIMIT = "max_episode_steps"
+LIMIT, HIDE = "max_episode_steps", "hide"
 
 
 class GymMaker:
     """Makes single environments from a gymnasium id or from a class or function, ready to be stepped together.
 
     Guarantees: a setting that the constructor does not take is an error before anything is made (unless it takes
-    ``**kwargs``). The setting ``max_episode_steps`` limits any environment. Observations that are no `Box` (numbers,
-    dicts, tuples) are flattened into one, as `gymnasium.spaces.flatten` does it.
+    ``**kwargs``). The setting ``max_episode_steps`` limits any environment, ``hide`` takes numbers out of its
+    observations (see `Hidden`), unless its constructor takes a setting of that name. Observations that are no `Box`
+    (numbers, dicts, tuples) are flattened into one, as `gymnasium.spaces.flatten` does it.
 
     Args:
         env_id: what to call it.
@@ -45,8 +47,9 @@ class GymMaker:
         self._limit: int | None = None
         if not isinstance(factory, str) and LIMIT not in self._accepted.names:
             self._limit = self._settings.pop(LIMIT, None)
+        self._hide = self._settings.pop(HIDE, None) if HIDE not in self._accepted.names else None
         if not self._accepted.any_name:
-            check_names(self._settings, (self._accepted.names | {LIMIT}) - {"render_mode"}, env_id)
+            check_names(self._settings, (self._accepted.names | {LIMIT, HIDE}) - {"render_mode"}, env_id)
 
     def make_vec(self, num_envs: int, *, seed: int | None, render: bool) -> AutoresetVec:
         """``num_envs`` copies, of which the first can be drawn if ``render``."""
@@ -82,7 +85,7 @@ class GymMaker:
     def _as_arrays(self, env: Env) -> Env:
         if not isinstance(env.observation_space, spaces.Box) and env.observation_space.is_np_flattenable:
             env = FlattenObservation(env)
-        return env
+        return env if self._hide is None else Hidden(env, self._hide, self.id)
 
 
 class _Guard(gymnasium.Wrapper[Any, Any, Any, Any]):

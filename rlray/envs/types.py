@@ -53,6 +53,11 @@ class VecStep:
     final_index: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))  # [K] which ended
     final_obs: NDArray[Any] | None = None  # [K, ...] in the order of final_index; None when K == 0
 
+    @property
+    def begins(self) -> NDArray[np.bool_]:
+        """[B] whether an episode begins with ``obs``, or is about to: what was before plays no part any more."""
+        return self.terminated | self.truncated | ~self.valid
+
 
 class VectorEnv(Protocol):
     """``B`` copies of an environment stepped together; ended ones start anew by themselves.

@@ -14,7 +14,7 @@ from rlray.envs.types import EnvSpec
 from rlray.train import seeds
 from rlray.train.checkpoint import checked_manifest, load_checkpoint
 from rlray.train.env_failures import EnvFailures
-from rlray.train.evaluator import EvaluatorSetup
+from rlray.train.evaluator import EvalResult, EvaluatorSetup
 from rlray.train.fleet import Fleet
 from rlray.train.groups import env_of, group_by_number
 from rlray.train.keeping import Keeper
@@ -73,7 +73,15 @@ class Crew:
         """Begin an evaluation of the newest weights."""
         seed = seeds.integer(seeds.sequence(self._seed, seeds.Role.EVALUATOR, self._state.evaluations))
         self._state.evaluations += 1
-        self.evaluator.launch(Evaluation(self.learner.weights, self._state.progress.steps, episodes, seed))
+        steps, gradients = self._state.progress.steps, self.learner.gradients()
+        self.evaluator.launch(Evaluation(self.learner.weights, steps, episodes, seed, gradients))
+
+    def evaluation(self) -> tuple[Evaluation, EvalResult] | None:
+        """The evaluation that has ended, with the histograms of the learner's gradients; None where it is left out."""
+        ended = self.evaluator.collect()
+        if ended is not None and ended[0].gradients is not None:
+            ended[1].histograms.update(self.learner.get(ended[0].gradients))
+        return ended
 
     def save(self) -> None:
         """Begin a checkpoint; the learner must have reported on all it was given and, ``mode: sync``, nobody play."""

@@ -28,6 +28,11 @@ class Episodes:
         self._returns.extend(returns)
         self._lengths.extend(lengths)
 
+    @property
+    def mean_return(self) -> float | None:
+        """The mean over a full window; None as long as it is not full."""
+        return float(np.mean(self._returns)) if len(self._returns) == WINDOW else None
+
     def state(self) -> dict[str, Any]:
         """For `load_state`."""
         return {"count": self.count, "returns": list(self._returns), "lengths": list(self._lengths)}

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rlray.algos.types import Weights
+from rlray.algos.types import RecurrentPolicy, Weights
 from rlray.train import threads
 from rlray.train.failures import EnvironmentFailed, TrainingError
 from rlray.train.histograms import Histogram, of_evaluation
@@ -107,17 +107,20 @@ class Evaluator:
             stack.callback(env.close)
             stack.enter_context(video)
             policy = setup.algorithm.make_policy(env.spec)
+            recurrent = policy if isinstance(policy, RecurrentPolicy) else None
             policy.load(weights)
-            obs = run("reset", env.reset, seed)
+            obs, first = run("reset", env.reset, seed), np.ones(envs, np.bool_)
             while any(len(done) < due for done, due in zip(returns, quota, strict=True)):
                 if video.wanted and not returns[0]:
                     video.add(run("render", env.render))
+                if recurrent is not None:
+                    recurrent.begin(first)
                 actions = policy.act_greedy(obs)
                 if vector_steps * envs < MAX_ACTIONS:
                     acted.append(np.array(actions))
                 step = run("step", env.step, actions)
                 vector_steps += 1
-                obs = step.obs
+                obs, first = step.obs, step.begins
                 reward_sum[step.valid] += step.reward[step.valid]
                 length[step.valid] += 1
                 for b in np.flatnonzero((step.terminated | step.truncated) & step.valid):

@@ -99,7 +99,7 @@ class Experiment:
 
     @property
     def stopped_by(self) -> str | None:
-        """Why the run ends: ``steps``, ``minutes``, ``eval_return`` or what `stop` was given; None while it goes on."""
+        """Why the run ends: one of the keys of ``stop:``, or what `stop` was given; None while it goes on."""
         return self._asked or self._limit
 
     def stop(self, reason: str) -> None:
@@ -210,6 +210,8 @@ class Experiment:
         steps, state = self.progress.steps, self._state
         if state.record_marks.passed(steps):
             yield self.progress.record()
+        if state.trained_enough:
+            self._limit = self._limit or "train_return"
         is_last = self._flow.collected >= self.config.stop.steps and self.config.eval.final_episodes > 0
         if not self._evaluator.busy and not is_last and state.eval_marks.passed(steps):
             self._crew.evaluate(self.config.eval.episodes)
@@ -222,7 +224,7 @@ class Experiment:
         """The record of the evaluation under way, if it is ready."""
         if self._evaluator.under_way not in ready:
             return
-        ended = self._evaluator.collect()
+        ended = self._crew.evaluation()
         if ended is not None:
             asked, self._state.last_evaluation = ended
             if self._state.good_enough:

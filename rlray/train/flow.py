@@ -24,6 +24,7 @@ class Flow:
         self._config, self._fleet, self._learner, self._progress = config, fleet, learner, progress
         self._sync = config.mode == "sync"
         self._group_of = group_by_number(config.groups)[: len(fleet)]
+        self._sizes = [self._group_of.count(group) for group in range(len(config.groups))]
         self._finished: list[tuple[Rollout, RolloutStats]] = []  # not yet given to the learner
         self.collected = 0  # agent steps played, learned from or not yet
 
@@ -47,24 +48,31 @@ class Flow:
         if not self.settled:
             return
         idle = self._fleet.idle()
+        # Counted once and kept up to date: to look at all simulators for each that is idle would grow with the square.
+        playing, coming, waiting = [0] * len(self._sizes), [0] * len(self._sizes), self._waiting()
+        for rollout in self._fleet.rollouts():
+            playing[self._group_of[rollout.number]] += 1
+            coming[self._group_of[rollout.number]] += self._fleet.steps_of(rollout.number)
         for number in sorted(idle) if self._sync else idle:  # in fixed order, also after a resume
             group = self._group_of[number]
-            playing = [rollout.number for rollout in self._fleet.rollouts()]
-            beside = [one for one in playing if self._group_of[one] == group]
             # Steps that are sure to come soon: in mode async other groups may take long, and are not waited for.
-            coming = sum(map(self._fleet.steps_of, playing if self._sync else beside))
-            if self.collected + coming >= self._config.stop.steps:
+            if self.collected + (sum(coming) if self._sync else coming[group]) >= self._config.stop.steps:
                 continue
-            at_most = self._group_of.count(group) + spare(self._config.groups[group])
-            if not self._sync and len(beside) + self._waiting(group) >= at_most:
+            at_most = self._sizes[group] + spare(self._config.groups[group])
+            if not self._sync and playing[group] + waiting[group] >= at_most:
                 continue
+            playing[group] += 1
+            coming[group] += self._fleet.steps_of(number)
             self._fleet.launch(number, self._learner.weights, self._learner.version, self.collected)
 
-    def _waiting(self, group: int) -> int:
-        """Fragments of a group that were played and have not been learned from."""
-        simulators = [rollout.number for rollout, _ in self._finished]
-        simulators += [stats.simulator for stats in self._learner.waiting()]
-        return sum(1 for number in simulators if self._group_of[number] == group)
+    def _waiting(self) -> list[int]:
+        """Fragments of each group that were played and have not been learned from."""
+        waiting = [0] * len(self._sizes)
+        for rollout, _ in self._finished:
+            waiting[self._group_of[rollout.number]] += 1
+        for stats in self._learner.waiting():
+            waiting[self._group_of[stats.simulator]] += 1
+        return waiting
 
     def under_way(self) -> list[ObjectRef]:
         """References worth waiting for."""

@@ -57,9 +57,20 @@ def of_evaluation(
         "eval/lengths": Histogram.of(np.array(lengths)),
         **_of_actions(space, np.concatenate(list(actions))),
     }
-    for name, array in _floats(weights).items():
-        found[f"weights/{name}"] = Histogram.of(array)
-    return {tag: one for tag, one in found.items() if one is not None}
+    return {**_found(found), **_of_arrays("weights", weights)}
+
+
+def of_gradients(gradients: Weights) -> dict[str, Histogram]:
+    """A histogram by tag of every array of gradients."""
+    return _of_arrays("gradients", gradients)
+
+
+def _of_arrays(prefix: str, arrays: Weights) -> dict[str, Histogram]:
+    return _found({f"{prefix}/{name}": Histogram.of(array) for name, array in _floats(arrays).items()})
+
+
+def _found(histograms: Mapping[str, Histogram | None]) -> dict[str, Histogram]:
+    return {tag: one for tag, one in histograms.items() if one is not None}
 
 
 def _of_actions(space: spaces.Space[Any], actions: NDArray[Any]) -> dict[str, Histogram | None]:

@@ -12,6 +12,7 @@ from rlray import method
 from rlray.algos.types import (
     DrawnLearner,
     Fragment,
+    GradientLearner,
     Learner,
     LearnerContext,
     Metrics,
@@ -23,6 +24,7 @@ from rlray.envs.types import EnvSpec
 from rlray.train import seeds, threads
 from rlray.train.checkpoint import load_checkpoint
 from rlray.train.failures import NotFiniteFound
+from rlray.train.histograms import Histogram, of_gradients
 from rlray.train.memory import size
 from rlray.train.not_finite import keep_evidence, not_finite_in
 from rlray.train.saving import Draft, KeepReplay, begin_checkpoint
@@ -79,6 +81,7 @@ class LearnerActor:
 
         setup = self._setup
         count = threads.limit_torch(setup.num_cpus)
+        threads.keep_freed_memory()
         device = "cuda" if setup.num_gpus > 0 and torch.cuda.is_available() else "cpu"
         sequence = seeds.sequence(setup.seed, seeds.Role.LEARNER)
         seeds.seed_torch(sequence)
@@ -115,6 +118,11 @@ class LearnerActor:
         report, returned = self._timed(lambda: learner.learn_drawn(drawn), {})
         report.published = True
         return report, self.weights()[0], returned
+
+    def gradients(self) -> dict[str, Histogram]:
+        """How the gradients of the last update are distributed, by tag; empty where the learner does not show them."""
+        learner = self._learner
+        return of_gradients(learner.gradients()) if isinstance(learner, GradientLearner) else {}
 
     @method(num_returns=2)
     def weights(self) -> tuple[Weights, int]:

@@ -68,6 +68,11 @@ class LearnerLink:
         report, weights = self._actor.learn.remote(played, publish)
         self._learning.append((report, weights, stats))
 
+    def gradients(self) -> ObjectRef:
+        """Histograms by tag of the gradients of the last update of all that was given so far."""
+        histograms: ObjectRef = self._actor.gradients.remote()
+        return histograms
+
     def refresh(self) -> None:
         """Wait for everything given so far, and for the weights after it. Nothing may be left to report on."""
         assert self.idle

@@ -31,6 +31,7 @@ class Evaluation:
     step: int  # the run's agent steps when it was asked for
     episodes: int
     seed: int
+    gradients: ObjectRef | None = None  # histograms of the learner's at that step; None where they are gone
 
 
 class EvaluatorLink:

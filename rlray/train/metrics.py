@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
 from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary  # type: ignore[import-untyped]
-from tensorboard.plugins.hparams import summary_v2 as hparams  # type: ignore[import-untyped]
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2  # type: ignore[import-untyped]
+from tensorboard.plugins.hparams import summary_v2 as hparams
 from tensorboard.summary.writer.event_file_writer import EventFileWriter  # type: ignore[import-untyped]
 
 from rlray.config import RunConfig
@@ -28,7 +30,7 @@ class MetricsWriter:
     """Writes scalars on one axis, the run's agent steps, to TensorBoard's events and to ``metrics.csv``.
 
     What `write` was given is in the files when it returns, so that a killed run loses nothing. Use it as a context
-    manager, or call `close`.
+    manager, which also writes down that a run failed, or call `close`.
 
     Args:
         folder: the run's.
@@ -89,6 +91,15 @@ class MetricsWriter:
             values.append(Summary.Value(tag="eval/video", image=picture))
         self._write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
 
+    def end(self, status: Literal["success", "failure", "unknown"]) -> None:
+        """Write down how the run has ended, for TensorBoard's table of hyperparameters; a resume withdraws it."""
+        number = api_pb2.Status.Value(f"STATUS_{status.upper()}")
+        now = time.time()
+        ended = plugin_data_pb2.SessionEndInfo(status=number, end_time_secs=now)
+        about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=ended))
+        value = Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=about, tensor=metadata.NULL_TENSOR)
+        self._write_event(Event(wall_time=now, step=0, summary=Summary(value=[value])))
+
     def close(self) -> None:
         """Close both files. Calling it twice is harmless."""
         if self._events is not None:
@@ -101,6 +112,9 @@ class MetricsWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None and self._events is not None:
+            with contextlib.suppress(OSError):  # of a full disk, say: the error that ends the run says more
+                self.end("failure")
         self.close()
 
     def _open_events(self) -> None:

@@ -42,7 +42,7 @@ class Result:
     episodes: int
     updates: int
     seconds: float
-    stopped_by: str  # "steps", "minutes", "eval_return" or "interrupted"
+    stopped_by: str  # "steps", "minutes", "eval_return", "train_return" or "interrupted"
     checkpoint: str | None
     evaluation: EvalResult | None  # the last one; after a run that was not interrupted, the final one
 
@@ -129,6 +129,7 @@ def train(
                 if "eval/return_mean" in metrics and experiment.last_evaluation is not None:
                     writer.write_evaluation(step, experiment.last_evaluation)
                 console.update(metrics, step)
+        writer.end("unknown" if experiment.stopped_by == "interrupted" else "success")
         progress = experiment.progress
         result = Result(
             run_dir=str(folder.path),

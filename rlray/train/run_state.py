@@ -60,6 +60,12 @@ class RunState:
         enough, last = self._config.stop.eval_return, self.last_evaluation
         return enough is not None and last is not None and last.mean >= enough
 
+    @property
+    def trained_enough(self) -> bool:
+        """Whether the newest training episodes reached it."""
+        enough, mean = self._config.stop.train_return, self.progress.episodes.mean_return
+        return enough is not None and mean is not None and mean >= enough
+
     def save(self, fleet: Mapping[str, Any], evaluating: Evaluation | None) -> dict[str, Any]:
         """All of it, with the state of the simulators' fleet and the evaluation under way."""
         last = self.last_evaluation

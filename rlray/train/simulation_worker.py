@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rlray.algos.types import Weights
-from rlray.envs.types import VectorEnv
+from rlray.algos.types import RecurrentPolicy, Weights
+from rlray.envs.types import VecStep, VectorEnv
 from rlray.train import seeds, threads
 from rlray.train.failures import EnvironmentFailed
 from rlray.train.random_actions import random_actions
@@ -91,15 +91,15 @@ def play(share: Share, weights: Weights | None) -> Iterator[Played]:
             return Played(steps, seconds, cpu_seconds, returns.summary(), lengths.summary())
 
         yield played()
-        step_envs = env.step
+        step_envs, before = env.step, None
         while steps < share.steps:
-            actions = act(obs)
+            actions = act(obs, before)
             try:  # as `run`, without the cost of a call in the only loop that is hot
                 answer = step_envs(actions)
             except Exception as error:
                 run("step", _raise, error)
             vector_steps += 1
-            obs = answer.obs
+            obs, before = answer.obs, answer
             reward_sum += answer.reward
             counted = int(np.count_nonzero(answer.valid))
             steps += counted
@@ -121,16 +121,23 @@ def play(share: Share, weights: Weights | None) -> Iterator[Played]:
 
 def _actor(
     share: Share, env: VectorEnv, weights: Weights | None, rng: np.random.Generator
-) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """What chooses actions [B, ...] for observations [B, ...]."""
+) -> Callable[[NDArray[Any], VecStep | None], NDArray[Any]]:
+    """What chooses actions [B, ...] for observations [B, ...] and the step that led to them, None after a reset."""
     if share.algorithm is None:
         draw = random_actions(env.spec.action_space, share.envs, rng)
-        return lambda obs: draw()
+        return lambda obs, before: draw()
     threads.limit_torch(share.num_cpus)
     policy = share.algorithm.make_policy(env.spec)
     assert weights is not None
     policy.load(weights)
-    return policy.act_greedy
+    if not isinstance(policy, RecurrentPolicy):
+        return lambda obs, before: policy.act_greedy(obs)
+
+    def act(obs: NDArray[Any], before: VecStep | None) -> NDArray[Any]:
+        policy.begin(np.ones(share.envs, np.bool_) if before is None else before.begins)
+        return policy.act_greedy(obs)
+
+    return act
 
 
 def _raise(error: Exception) -> None:

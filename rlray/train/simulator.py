@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlray import method
-from rlray.algos.types import CompletingPolicy, Fragment, Place, PlacedPolicy, Policy, Weights
+from rlray.algos.types import CompletingPolicy, Fragment, Place, PlacedPolicy, Policy, RecurrentPolicy, Weights
 from rlray.envs.types import VecStep, VectorEnv
 from rlray.train import seeds, threads
 from rlray.train.checkpoint import load_checkpoint
@@ -129,6 +129,8 @@ class Simulator:
         stats = RolloutStats(setup.number, play.stream, play.sequence, 0, version, 0.0, 0.0)
         for _ in range(setup.fragment_length):
             begin = time.perf_counter()
+            if self._recurrent is not None:
+                self._recurrent.begin(play.first)
             actions, extras = _both(self._policy.act(self._obs, step + stats.steps, self._rng))
             builder.before(self._obs, play.first, actions, extras)
             stats.policy_seconds += time.perf_counter() - begin
@@ -140,7 +142,7 @@ class Simulator:
             builder.after(answer)
             self._count(answer, stats)
             self._obs = answer.obs
-            play.first = answer.terminated | answer.truncated | ~answer.valid
+            play.first = answer.begins
             play.vector_steps += 1
         stats.paced_seconds, stats.late_seconds = paced.seconds, paced.late_seconds
         fragment = builder.finish(play.stream, play.sequence, self._obs)
@@ -213,6 +215,7 @@ class Simulator:
         self._pace = Pace(setup.realtime_hz) if setup.realtime_hz is not None else None
         self._make()
         self._policy: Policy = setup.algorithm.make_policy(self._env.spec)
+        self._recurrent = self._policy if isinstance(self._policy, RecurrentPolicy) else None
         if isinstance(self._policy, PlacedPolicy):
             self._policy.place(setup.place or Place(0, setup.envs, setup.envs))
 

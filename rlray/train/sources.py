@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from rlray.algos.registry import get_algorithm
-from rlray.algos.types import Algorithm, DrawnLearner, Learner, LearnerContext, Policy, Replay, Trials
+from rlray.algos.types import Algorithm, DrawnLearner, Learner, LearnerContext, Policy, RecurrentPolicy, Replay, Trials
 from rlray.config import RunConfig
 from rlray.config.code import make_importable
 from rlray.envs import RegistryTable, export_registry, install_registry, make_single, make_spec, make_vec
@@ -33,7 +33,8 @@ class AlgorithmSource:
         """A policy for environments like ``spec``."""
         algorithm, settings = self._found()
         policy = algorithm.make_policy(spec, settings)
-        self._check("policy", policy, "load", "act", "act_greedy")
+        remembers = ("state", "load_state") if isinstance(policy, RecurrentPolicy) else ()
+        self._check("policy", policy, "load", "act", "act_greedy", *remembers)
         return policy
 
     @property

@@ -80,7 +80,7 @@ def test_vectors_get_a_multilayer_perceptron(spec: EnvSpec) -> None:
 
 def test_pictures_with_channels_at_the_end_are_turned() -> None:
     spec = EnvSpec("Rgb-v0", spaces.Box(0, 255, (96, 80, 3), np.uint8), spaces.Discrete(6))
-    made = make(spec, {"kind": "nature", "input_norm": "divide"})
+    made = make(spec, {"kind": "small", "input_norm": "divide"})
     obs = observations(spec)
     torch.testing.assert_close(made.input(obs), obs.permute(0, 3, 1, 2) / 255)
     assert values(made, obs).shape == (3, 6)

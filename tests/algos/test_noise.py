@@ -16,21 +16,21 @@ def normals(seed: int) -> Callable[[int, int], torch.Tensor]:
     return lambda rows, size: torch.randn(rows, size, generator=generator)
 
 
-def test_a_row_of_noise_is_equations_9_to_11() -> None:
+@pytest.mark.parametrize("rows", [4, 1])
+def test_a_row_of_noise_is_equations_9_to_11(rows: int) -> None:
     """Against weights that are really disturbed, one row at a time."""
     layer, x = NoisyLinear(5, 3), torch.randn(4, 5)
     with torch.no_grad():
         layer.weight_sigma.uniform_(0, 1)
         layer.bias_sigma.uniform_(0, 1)
-    Noise(layer).draw(normals(0), rows=4)
-    drawn = normals(0)(4, 8)
+    Noise(layer).draw(normals(0), rows)
+    drawn = normals(0)(rows, 8).expand(4, 8)
     f = drawn.sign() * drawn.abs().sqrt()
     for row in range(4):
         of_inputs, of_outputs = f[row, :5], f[row, 5:]
         weight = layer.weight + layer.weight_sigma * torch.outer(of_outputs, of_inputs)
         bias = layer.bias + layer.bias_sigma * of_outputs
         torch.testing.assert_close(layer(x)[row], weight @ x[row] + bias)
-        Noise(layer).draw(normals(0), rows=4)
 
 
 def test_the_first_sizes_are_those_of_the_paper() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rlray.algos.types import Fragment, Policy
+from rlray.algos.types import Fragment, Policy, RecurrentPolicy
 from rlray.envs.types import EnvSpec, VecStep
 
 
@@ -207,6 +207,51 @@ class CatchFreely(Catch):
         return super().step(np.rint(1.5 * actions[:, 0]).clip(-1, 1) + 1)
 
 
+class Recall(Toy):
+    """A number is shown at the first of ``delay + 1`` steps, then nothing; reward 1 or -1 for that action at the last.
+
+    What has to be done at the last step cannot be seen there.
+    """
+
+    delay = 4
+    spec = EnvSpec("Recall-v0", spaces.Box(0, 1, (3,), np.float32), spaces.Discrete(2))
+
+    def begin(self) -> tuple[int, int]:
+        return int(self.rng.integers(2)), 0
+
+    def move(self, state: tuple[int, int], action: int) -> tuple[tuple[int, int], float, bool, bool]:
+        cue, time = state
+        if time < self.delay:
+            return (cue, time + 1), 0.0, False, False
+        return (cue, time + 1), 1.0 if action == cue else -1.0, True, False
+
+    def look(self, state: tuple[int, int]) -> np.ndarray:
+        cue, time = state
+        return np.array([time == 0 and cue == 0, time == 0 and cue == 1, time >= self.delay], np.float32)
+
+
+class Waiting(Endings):
+    """`Endings` with next-step autoreset: after an episode there is a step that is not valid, see `VecStep`."""
+
+    def step(self, actions: np.ndarray) -> VecStep:
+        waiting = getattr(self, "waiting", np.zeros(self.num_envs, np.bool_))
+        fresh = list(self.cells)
+        out = super().step(actions)
+        self.waiting = np.zeros(self.num_envs, np.bool_)
+        kept = []
+        for b in range(self.num_envs):
+            if waiting[b]:
+                self.cells[b] = fresh[b]
+                out.reward[b], out.terminated[b], out.truncated[b], out.valid[b] = 0.0, False, False, False
+            self.waiting[b] = out.terminated[b] or out.truncated[b]
+        obs = np.stack([self.look(state) for state in self.cells])
+        finals = dict(zip(out.final_index.tolist(), out.final_obs if out.final_obs is not None else (), strict=True))
+        kept = np.flatnonzero(self.waiting)
+        for b in kept:
+            obs[b] = finals[b]
+        return replace(out, obs=obs, final_index=kept, final_obs=obs[kept].copy() if len(kept) else None)
+
+
 def fragments(env: Toy, policy: Policy, rng: np.random.Generator, length: int, stream: int = 0) -> Iterator[Fragment]:
     """Play on and on; ``policy`` may be given new weights between two fragments."""
     spec, obs = env.spec, env.reset()
@@ -218,6 +263,8 @@ def fragments(env: Toy, policy: Policy, rng: np.random.Generator, length: int, s
         index: list[tuple[int, int]] = []
         finals: list[np.ndarray] = []
         for t in range(length):
+            if isinstance(policy, RecurrentPolicy):
+                policy.begin(first)
             action, extras = policy.act(obs, steps, rng)
             for name, value in extras.items():
                 kept.setdefault(name, []).append(value.copy())
@@ -229,8 +276,8 @@ def fragments(env: Toy, policy: Policy, rng: np.random.Generator, length: int, s
             if out.final_obs is not None:
                 index += [(t, int(b)) for b in out.final_index]
                 finals += list(newest(spec, out.final_obs))
-            obs, first = out.obs, out.terminated | out.truncated
-            steps += env.num_envs
+            obs, first = out.obs, out.begins
+            steps += int(out.valid.sum())
         yield Fragment(
             stream=stream,
             sequence=sequence,
@@ -250,10 +297,12 @@ def newest(spec: EnvSpec, obs: np.ndarray) -> np.ndarray:
 def mean_return(env: Toy, policy: Policy, episodes: int) -> float:
     """Of greedy episodes, as many in each environment."""
     obs, total, ended = env.reset(), 0.0, np.zeros(env.num_envs, int)
-    quota = episodes // env.num_envs
+    quota, first = episodes // env.num_envs, np.ones(env.num_envs, np.bool_)
     while (ended < quota).any():
+        if isinstance(policy, RecurrentPolicy):
+            policy.begin(first)
         out = env.step(policy.act_greedy(obs))
         total += float(out.reward[ended < quota].sum())
         ended += out.terminated | out.truncated
-        obs = out.obs
+        obs, first = out.obs, out.begins
     return total / (quota * env.num_envs)

@@ -182,3 +182,44 @@ def test_ray_perf(package: Path, tmp_path: Path) -> None:
 
 def test_ray_perf_says_what_it_needs(tmp_path: Path) -> None:
     assert "Ray's files are needed: not asked for" in run("ray_perf.py", tmp_path, code=2)
+
+
+def test_rl_keeps_the_rows_of_other_cases(tmp_path: Path) -> None:
+    run("rl.py", tmp_path, "--only", "replay of 1 M")
+    (memory,) = read(tmp_path / "rl.json")["rows"]
+    assert memory["sides"]["rlray"]["notes"] == {"full": 1.0}
+    assert memory["met"] is True
+    run("rl.py", tmp_path, "--only", "bundled Pong")
+    data = read(tmp_path / "rl.json")
+    assert data["rows"][1] == memory
+    assert data["versions"]["SB3"] == "left out: not asked for"
+    table = rows(tmp_path / "rl.md")
+    assert [line[0] for line in table] == ["bundled Pong, state observations", "replay of 1 M frames of 84×84"]
+    assert [line[4] for line in table] == ["≥ 20,000,000 steps/s", "≤ 7.5 GB"]
+
+
+@pytest.mark.parametrize(
+    ("goal", "unit", "mine", "peers", "met"),
+    [
+        ((0.95, "the best peer"), "steps/s", 96.0, {"A": 50.0, "B": 100.0}, True),
+        ((0.95, "the best peer"), "steps/s", 94.0, {"A": 50.0, "B": 100.0}, False),
+        ((3, "A"), "steps/s", 94.0, {"B": 10.0}, None),
+        ((0.7, "random actions"), "steps/s", 6.0, {}, False),
+        ((5, ""), "%", 4.0, {}, True),
+        ((20, ""), "steps/s", 19.0, {}, False),
+    ],
+)
+def test_rl_goals(
+    monkeypatch: pytest.MonkeyPatch, goal: Any, unit: str, mine: float, peers: dict[str, float], met: bool | None
+) -> None:
+    """A goal may be a figure, a multiple of a peer's or of the case's own note; random actions did 10 here."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from case import Case, Goal
+    from rl import judge
+
+    sides: dict[str, Any] = {"rlray": {"median": mine, "notes": {"random actions": 10.0}}}
+    sides |= {name: {"median": value} for name, value in peers.items()}
+    row: dict[str, Any] = {"sides": sides}
+    judge(row, Case("one", unit, lambda run: [], Goal(*goal)))
+    assert row.get("met") is met
+    assert row["times"] == {name: pytest.approx(mine / value) for name, value in peers.items()}

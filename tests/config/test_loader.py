@@ -210,7 +210,10 @@ def random_config(rng: random.Random) -> dict[str, Any]:
     return {
         "env": rng.choice(["CartPole-v1", "ALE/Pong-v5", "my.module:Env", "null", "1e5"]),
         "algo": TOY,
-        "stop": {"steps": count(), **some(minutes=lambda: rng.uniform(0.1, 9), eval_return=lambda: rng.gauss(0, 100))},
+        "stop": {
+            "steps": count(),
+            **some(minutes=lambda: rng.uniform(0.1, 9), eval_return=lambda: rng.gauss(0, 100), train_return=count),
+        },
         **some(
             name=lambda: rng.choice(["a", "1e5", "x.y-z", "007"]),
             seed=lambda: rng.getrandbits(62),

@@ -137,7 +137,7 @@ def test_missing_sections_say_what_they_hold() -> None:
     assert messages == [
         "missing key 'env'",
         "missing key 'algo'",
-        "missing key 'stop', which holds: steps, minutes, eval_return",
+        "missing key 'stop', which holds: steps, minutes, eval_return, train_return",
     ]
     with pytest.raises(TypeError, match="must be a mapping of keys to values, got list"):
         RunConfig.from_dict([1])  # type: ignore[arg-type]

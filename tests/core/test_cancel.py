@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 
 import rlray
+from rlray.core.local.tasks import Task
 from rlray.exceptions import RayError, TaskCancelledError, WorkerCrashedError
 from tests.support import wait_until
 
@@ -197,6 +201,88 @@ def test_queued_actor_calls() -> None:
     with pytest.raises(TaskCancelledError):
         rlray.get(queued, timeout=10)
     assert rlray.get(last, timeout=10) == 3
+
+
+# -- many ------------------------------------------------------------------------------------------------------------
+
+
+@rlray.remote
+class Door:
+    """Is made once its argument is there; what is called before waits in the caller."""
+
+    def __init__(self, opened: Any) -> None:
+        pass
+
+    def same(self, value: Any) -> Any:
+        return value
+
+
+def steps_per_cancel(refs: list[rlray.ObjectRef], monkeypatch: pytest.MonkeyPatch) -> float:
+    """Cancel all, in a random order: how many functions are called, generators resumed and tasks compared for each."""
+    counts: Counter[str] = Counter()
+
+    def equal(one: Task, other: object) -> bool:
+        counts["compared"] += 1
+        return one is other
+
+    def step(frame: Any, event: str, argument: Any) -> None:
+        counts[event] += 1
+
+    random.Random(1).shuffle(refs)
+    with monkeypatch.context() as patch:
+        patch.setattr(Task, "__eq__", equal)
+        patch.setattr(Task, "__hash__", object.__hash__)
+        sys.setprofile(step)
+        try:
+            for ref in refs:
+                rlray.cancel(ref)
+        finally:
+            sys.setprofile(None)
+    for ref in random.Random(2).sample(refs, 100):
+        with pytest.raises(TaskCancelledError):
+            rlray.get(ref, timeout=10)
+    return sum(counts.values()) / len(refs)
+
+
+@pytest.mark.parametrize("kind", ["tasks", "calls of an actor"])
+def test_what_a_cancel_costs_does_not_grow_with_the_queue(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hog = busy.options(num_cpus=4).remote(tmp_path / "hog")
+    started(tmp_path / "hog")
+    door = Door.remote(hog)
+    function = quick.options(num_cpus=2) if kind == "tasks" else door.same  # of a class of their own: none is sent
+    few, many = (steps_per_cancel([function.remote(i) for i in range(count)], monkeypatch) for count in (250, 4_000))
+    assert many < 1.5 * few
+    rlray.cancel(hog)
+
+
+def test_queued_calls_of_an_actor_are_cancelled_by_the_thousand(tmp_path: Path) -> None:
+    """They wait in its process, which looks through its queue once for all that it has been asked in the meantime."""
+
+    @rlray.remote
+    class Slow:
+        def wait(self, marker: Path) -> None:
+            while not marker.exists():
+                time.sleep(0.01)
+
+        def same(self, value: int) -> int:
+            return value
+
+    actor = Slow.remote()
+    running = actor.wait.remote(tmp_path / "go")
+    refs = [actor.same.remote(i) for i in range(3_000)]
+    kept = set(random.Random(3).sample(range(3_000), 50))
+    for i, ref in enumerate(refs):
+        if i not in kept:
+            rlray.cancel(ref)
+    for i, ref in enumerate(refs):
+        if i not in kept:
+            with pytest.raises(TaskCancelledError):
+                rlray.get(ref, timeout=20)
+    (tmp_path / "go").touch()
+    assert rlray.get([refs[i] for i in sorted(kept)], timeout=20) == sorted(kept)
+    rlray.get(running, timeout=20)
 
 
 def test_refuses_what_it_cannot_do() -> None:

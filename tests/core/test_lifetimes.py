@@ -14,6 +14,7 @@ import pytest
 import rlray
 from rlray.exceptions import RayError
 from tests.support import (
+    PACKAGE_PARENT,
     Driver,
     assert_nothing_left,
     descendants,
@@ -127,6 +128,88 @@ def test_killed_in_the_middle_of_init() -> None:
             family |= marked(driver.mark)
             assert not still_running(family, GRACE)
             assert not [process for process in marked(driver.mark) if process.running]
+
+
+SLOW = """
+import importlib, os, sys
+if "rlray.core.local.zygote" in sys.orig_argv[-1]:
+    open(os.environ["SLOW"], "w").close()
+    for number in range(200):
+        importlib.import_module(f"slow_{number}")
+"""
+
+
+def slow_modules(folder: Path, name: str, after: str) -> dict[str, str]:
+    """A module that takes 20 seconds to import in a process of the runtime; the environment in which it is found."""
+    for number in range(200):
+        (folder / f"slow_{number}.py").write_text("import time; time.sleep(0.1)")
+    (folder / f"{name}.py").write_text(SLOW + after)
+    return {"PYTHONPATH": os.pathsep.join([str(PACKAGE_PARENT), str(folder)]), "SLOW": str(folder / "began")}
+
+
+REAL = """
+sys.path.remove(os.path.dirname(__file__))
+del sys.modules["cloudpickle"]
+importlib.import_module("cloudpickle")
+"""
+
+
+@pytest.mark.parametrize("knows", [False, True], ids=["before it knows the run", "with the run's folder there"])
+def test_killed_while_the_first_process_imports(knows: bool, tmp_path: Path) -> None:
+    """It looks at its line to the driver before each module."""
+    environment = slow_modules(tmp_path, "cloudpickle", REAL)
+    start = "import rlray; rlray.init()" if knows else "from rlray.core.local.spawn import Spawned; it = Spawned()"
+    shared = shared_memory()
+    with Driver(f"{start}\nimport time; time.sleep(60)", **environment) as driver:
+        assert wait_until((tmp_path / "began").exists, 20)
+        assert not knows or wait_until(lambda: list(driver.folder.glob("rlray-*/run.json")), 20)
+        family = driver.family()
+        driver.process.kill()
+        driver.process.wait()
+        assert_nothing_left(driver, family, shared, GRACE)
+
+
+def test_killed_while_modules_are_preloaded(tmp_path: Path) -> None:
+    environment = slow_modules(tmp_path, "slow", "")
+    shared = shared_memory()
+    with Driver("import rlray; rlray.init(num_cpus=1, preload=['slow'])\nwhile True: pass", **environment) as driver:
+        assert wait_until((tmp_path / "began").exists, 20)
+        family = driver.family()
+        driver.process.kill()
+        driver.process.wait()
+        assert_nothing_left(driver, family, shared, GRACE)
+
+
+ALREADY_OVER = """
+import os, signal, sys, threading, time
+import rlray
+
+def children(pid):
+    return [int(child) for child in open(f"/proc/{pid}/task/{pid}/children").read().split()]
+
+def is_zygote(pid):
+    return b"zygote" in open(f"/proc/{pid}/cmdline", "rb").read()
+
+rlray.init(num_cpus=2, preload=["late"])
+[zygote] = filter(is_zygote, children(os.getpid()))
+while len(children(zygote)) < 3:
+    time.sleep(0.01)
+os.kill(zygote, signal.SIGSTOP)  # it is slow to see the node's end
+os.kill(children(zygote)[0], signal.SIGKILL)
+time.sleep(1.5)
+os.kill(zygote, signal.SIGCONT)
+rlray.shutdown()
+print("OVER")
+"""
+
+
+def test_a_worker_that_comes_when_all_is_over_says_nothing(tmp_path: Path) -> None:
+    """On a busy machine a short program ends before the workers that were forked in advance are there."""
+    (tmp_path / "late.py").write_text("import os, time; os.register_at_fork(after_in_child=lambda: time.sleep(0.7))")
+    with Driver(ALREADY_OVER, PYTHONPATH=os.pathsep.join([str(PACKAGE_PARENT), str(tmp_path)])) as driver:
+        driver.expect("OVER")
+        driver.process.wait(20)
+        assert "Traceback" not in driver.output
 
 
 def test_processes_started_by_tasks_end_with_them_or_are_the_users() -> None:

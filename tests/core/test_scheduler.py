@@ -9,6 +9,7 @@ import pytest
 
 from rlray.core.exceptions import RuntimeEnvSetupError, TaskPlacementGroupRemoved
 from rlray.core.local import scheduler as plan
+from rlray.core.local.invariants import check
 from rlray.core.local.waiting import Waiting
 from rlray.core.resources import PLAIN, UNIT, Request, shape
 
@@ -59,7 +60,7 @@ def test_grants_as_many_as_fit_and_the_rest_when_they_come_back() -> None:
     first = only(plan.Grant, scheduler.started(starts[0].worker))[0].worker
     again = scheduler.returned(DRIVER, first)
     assert [type(one) for one in again] == [plan.Grant], "the returned worker is used again, no new one is forked"
-    scheduler.validate()
+    check(scheduler)
 
 
 def test_a_worker_that_waits_lends_its_cpu() -> None:
@@ -69,7 +70,7 @@ def test_a_worker_that_waits_lends_its_cpu() -> None:
     assert not only(plan.StartWorker, scheduler.demand(worker, one, 1))
     assert len(only(plan.StartWorker, scheduler.blocked(worker, True))) == 1
     scheduler.blocked(worker, False)
-    scheduler.validate()
+    check(scheduler)
     assert scheduler.available()["CPU"] == 0, "overcommitted for a while, but never shown below zero"
     assert not only(plan.StartWorker, scheduler.demand(DRIVER, one, 1))
 
@@ -80,10 +81,10 @@ def test_a_worker_that_retires_frees_what_it_held_and_is_not_used_again() -> Non
     worker = lease(scheduler, request)
     assert not only(plan.StartWorker, scheduler.demand(DRIVER, request, 1))
     assert [type(one) for one in scheduler.retired(DRIVER, worker)] == [plan.StartWorker]
-    scheduler.validate()
+    check(scheduler)
     assert not scheduler.retired(DRIVER, worker), "a second time it holds nothing"
     assert not scheduler.died(worker, b"")
-    scheduler.validate()
+    check(scheduler)
 
 
 def test_gpus_are_given_whole_or_shared_but_never_both() -> None:
@@ -92,14 +93,14 @@ def test_gpus_are_given_whole_or_shared_but_never_both() -> None:
     seen = [one.gpus for _ in range(2) for one in only(plan.StartWorker, scheduler.demand(DRIVER, half, 1))]
     assert seen == [("0",), ("0",)], "fractions fill one GPU before they open another"
     assert [one.gpus for one in only(plan.StartWorker, scheduler.demand(DRIVER, whole, 2))] == [("1",)]
-    scheduler.validate()
+    check(scheduler)
 
 
 def test_a_worker_that_has_seen_a_gpu_is_not_used_again() -> None:
     scheduler = make(cpus=1, gpus=1)
     worker = lease(scheduler, ask({"GPU": 1}))
     assert only(plan.Dismiss, scheduler.returned(DRIVER, worker)) == [plan.Dismiss(worker)]
-    scheduler.validate()
+    check(scheduler)
 
 
 def test_prestarted_workers_are_used_before_new_ones_are_forked() -> None:
@@ -113,7 +114,7 @@ def test_prestarted_workers_are_used_before_new_ones_are_forked() -> None:
     scheduler.returned(DRIVER, ready)
     assert scheduler.create_actor(actor("second")) == [plan.Become(ready, b"second")]
     assert len(only(plan.StartWorker, scheduler.create_actor(actor("third")))) == 1
-    scheduler.validate()
+    check(scheduler)
 
 
 def test_clients_take_turns() -> None:
@@ -137,7 +138,7 @@ def test_an_actor_is_restarted_as_often_as_allowed_and_watchers_are_told() -> No
         assert only(plan.ActorChanged, scheduler.actor_ready(made.id))[0].state == "alive"
         instructions = scheduler.died(start.worker, b"cause")
         assert only(plan.ActorChanged, instructions)[0].state == expected
-        scheduler.validate()
+        check(scheduler)
     assert scheduler.actors[made.id].cause == b"cause"
 
 
@@ -166,11 +167,11 @@ def test_a_worker_that_is_needed_for_what_it_owns_becomes_no_actor() -> None:
     scheduler.returned(DRIVER, worker)
     assert scheduler.create_actor(actor("picky", one)) == [plan.Become(worker, b"picky")]
     [start] = scheduler.declined(worker)
-    scheduler.validate()
+    check(scheduler)
     assert scheduler.started(start.worker) == [plan.Become(start.worker, b"picky")]
     scheduler.died(worker, b"x")
     assert scheduler.actors[b"picky"].state == "pending"
-    scheduler.validate()
+    check(scheduler)
 
 
 def test_what_a_dead_client_held_is_freed() -> None:
@@ -184,10 +185,10 @@ def test_what_a_dead_client_held_is_freed() -> None:
     assert scheduler.actors[b"of_caller"].state == "dead"
     assert scheduler.available()["CPU"] == UNIT, "it still runs"
     scheduler.rested(child)
-    scheduler.validate()
+    check(scheduler)
     assert scheduler.available()["CPU"] == 2 * UNIT
     scheduler.died(child, b"x")
-    scheduler.validate()
+    check(scheduler)
     assert scheduler.available()["CPU"] == 2 * UNIT
 
 
@@ -201,7 +202,7 @@ def test_workers_that_never_start_are_given_up() -> None:
     assert 5 <= tries <= 50
     [refused] = only(plan.Refuse, instructions)
     assert "worker process 7 was killed by SIGSEGV" in str(refused.error)
-    scheduler.validate()
+    check(scheduler)
 
 
 # -- workers by environment ------------------------------------------------------------------------------------------
@@ -214,7 +215,7 @@ def test_a_worker_serves_one_environment() -> None:
     for request in (red, blue, plain):
         workers.append(lease(scheduler, request))
         scheduler.returned(DRIVER, workers[-1])
-        scheduler.validate()
+        check(scheduler)
     assert len(set(workers)) == 3, "nobody else's environment"
     assert lease(scheduler, red) == workers[0], "but its own"
     assert [scheduler.workers[number].environment for number in workers] == ["red", "blue", ""]
@@ -229,7 +230,7 @@ def test_a_worker_that_has_not_run_anything_is_set_up_with_any_environment() -> 
     assert scheduler.started(second) == [plan.SetUp(second, "red")], "the one under way was promised too"
     assert scheduler.set_up(first, None) == [plan.Grant(DRIVER, red, first)]
     assert scheduler.set_up(second, None) == [plan.Grant(DRIVER, red, second)]
-    scheduler.validate()
+    check(scheduler)
 
 
 def test_an_environment_that_cannot_be_set_up_fails_what_waits_for_it() -> None:
@@ -242,7 +243,7 @@ def test_an_environment_that_cannot_be_set_up_fails_what_waits_for_it() -> None:
     assert isinstance(refuse, plan.Refuse)
     assert isinstance(refuse.error, RuntimeEnvSetupError)
     assert scheduler.died(start.worker, b"x") == [], "nothing is tried again"
-    scheduler.validate()
+    check(scheduler)
     (start,) = only(plan.StartWorker, scheduler.create_actor(actor("red", red)))
     scheduler.started(start.worker)
     changed = only(plan.ActorChanged, scheduler.set_up(start.worker, "no such directory"))
@@ -254,7 +255,7 @@ def test_the_worker_that_was_idle_the_longest_makes_room() -> None:
     held = [lease(scheduler, ask({"CPU": 1}, f"environment {i}")) for i in range(6)]
     dismissed = [only(plan.Dismiss, scheduler.returned(DRIVER, worker)) for worker in held]
     assert dismissed == [[], [], [], [], [plan.Dismiss(held[0])], [plan.Dismiss(held[1])]]
-    scheduler.validate()
+    check(scheduler)
 
 
 # -- placement groups ------------------------------------------------------------------------------------------------
@@ -264,10 +265,10 @@ def test_a_group_takes_its_bundles_and_gives_them_back() -> None:
     scheduler = make(cpus=4, special=1)
     made = scheduler.create_group(group("pair", {"CPU": 1}, {"CPU": 2, "special": 1}), DRIVER, False)
     assert made == [plan.GroupChanged(DRIVER, b"pair", "created")]
-    scheduler.validate()
+    check(scheduler)
     assert scheduler.available() == {"CPU": 1 * UNIT, "special": 0}
     assert scheduler.remove_group(DRIVER, b"pair", b"x") == [], "who removes it knows"
-    scheduler.validate()
+    check(scheduler)
     assert scheduler.available() == {"CPU": 4 * UNIT, "special": UNIT}
     assert scheduler.groups[b"pair"].state == "removed"
     assert scheduler.remove_group(DRIVER, b"pair", b"x") == []
@@ -278,10 +279,10 @@ def test_bundles_are_placed_together_or_not_at_all() -> None:
     worker = lease(scheduler, ask({"CPU": 1}))
     made = scheduler.create_group(group("pair", {"CPU": 1}, {"CPU": 1}), DRIVER, False)
     assert made == [plan.Reclaim(DRIVER)]
-    scheduler.validate()
+    check(scheduler)
     assert scheduler.available()["CPU"] == UNIT
     assert plan.GroupChanged(DRIVER, b"pair", "created") in scheduler.returned(DRIVER, worker)
-    scheduler.validate()
+    check(scheduler)
 
 
 def test_waiting_groups_are_placed_in_order_but_a_big_one_does_not_stop_small_ones() -> None:
@@ -297,7 +298,7 @@ def test_waiting_groups_are_placed_in_order_but_a_big_one_does_not_stop_small_on
     assert seen == [b"big"]
     seen = [one.group for one in only(plan.GroupChanged, scheduler.remove_group(DRIVER, b"big", b"x"))]
     assert seen == [b"big too"]
-    scheduler.validate()
+    check(scheduler)
 
 
 def test_requests_of_a_group_take_from_its_bundles_only() -> None:
@@ -305,12 +306,12 @@ def test_requests_of_a_group_take_from_its_bundles_only() -> None:
     scheduler.create_group(group("pair", {"CPU": 1}, {"CPU": 2}), DRIVER, False)
     second = lease(scheduler, ask({"CPU": 1}, group=b"pair", bundle=1))
     anywhere = [lease(scheduler, ask({"CPU": 1}, group=b"pair")) for _ in range(2)]
-    scheduler.validate()
+    check(scheduler)
     assert not only(plan.StartWorker, scheduler.demand(DRIVER, ask({"CPU": 1}, group=b"pair"), 1))
     assert scheduler.available()["CPU"] == UNIT, "what is outside of the group stays free"
     assert scheduler.groups[b"pair"].workers == {second, *anywhere}
     assert only(plan.Grant, scheduler.returned(DRIVER, second))
-    scheduler.validate()
+    check(scheduler)
 
 
 def test_a_bundle_that_is_named_is_the_only_one_that_will_do() -> None:
@@ -320,7 +321,7 @@ def test_a_bundle_that_is_named_is_the_only_one_that_will_do() -> None:
     lease(scheduler, first)
     assert not only(plan.StartWorker, scheduler.demand(DRIVER, first, 1))
     assert len(only(plan.StartWorker, scheduler.demand(DRIVER, second, 1))) == 1
-    scheduler.validate()
+    check(scheduler)
 
 
 def test_a_task_that_waits_lends_its_cpu_inside_its_group() -> None:
@@ -331,11 +332,11 @@ def test_a_task_that_waits_lends_its_cpu_inside_its_group() -> None:
     scheduler.demand(worker, ask({"CPU": 1}), 1)
     scheduler.demand(worker, inside, 1)
     assert len(only(plan.StartWorker, scheduler.blocked(worker, True))) == 1, "not to what is outside"
-    scheduler.validate()
+    check(scheduler)
     scheduler.blocked(worker, False)
     scheduler.client_gone(worker, b"x")
     scheduler.remove_group(DRIVER, b"one", b"x")
-    scheduler.validate()
+    check(scheduler)
     assert scheduler.available()["CPU"] == 0, "until they have ended"
     assert scheduler.node.free["CPU"] == -UNIT
 
@@ -349,7 +350,7 @@ def test_gpus_of_a_group_are_those_that_were_set_aside() -> None:
         for name in (b"first", b"second")
     ]
     assert [[one.gpus for one in starts] for starts in seen] == [[("0",), ("0",)], [("1",)]]
-    scheduler.validate()
+    check(scheduler)
 
 
 def test_removing_a_group_ends_what_runs_in_it_and_refuses_what_waits() -> None:
@@ -363,7 +364,7 @@ def test_removing_a_group_ends_what_runs_in_it_and_refuses_what_waits() -> None:
     scheduler.demand(DRIVER, inside, 3)
     outside = lease(scheduler, ask({"CPU": 1}))
     out = scheduler.remove_group(7, b"one", b"cause")
-    scheduler.validate()
+    check(scheduler)
     assert only(plan.GroupChanged, out) == [plan.GroupChanged(DRIVER, b"one", "removed")]
     assert set(only(plan.KillWorker, out)) == {plan.KillWorker(worker), plan.KillWorker(start.worker)}
     assert {one.actor for one in only(plan.ActorChanged, out) if one.state == "dead"} == {b"inside", b"waiting"}
@@ -373,7 +374,7 @@ def test_removing_a_group_ends_what_runs_in_it_and_refuses_what_waits() -> None:
     assert scheduler.available()["CPU"] == 1 * UNIT, "what they hold is free when they have ended, not before"
     for ended in (worker, start.worker):
         assert not only(plan.StartWorker, scheduler.died(ended, b"x")), "the actor does not come back"
-    scheduler.validate()
+    check(scheduler)
     assert scheduler.available()["CPU"] == 3 * UNIT
     assert scheduler.workers[outside].state == "leased"
     assert only(plan.Refuse, scheduler.demand(DRIVER, inside, 1))
@@ -395,7 +396,7 @@ def test_groups_end_with_the_actor_that_made_them_but_not_with_a_task() -> None:
         scheduler.client_gone(worker, b"x")
         assert {one.state for one in scheduler.groups.values()} == {"created"}, "the actor comes back"
     scheduler.kill_actor(b"maker", b"x", no_restart=True)
-    scheduler.validate()
+    check(scheduler)
     states = {name: one.state for name, one in scheduler.groups.items()}
     assert states == {b"named of actor": "removed", b"detached": "created", b"of task": "created"}
     assert not scheduler.group_names
@@ -414,11 +415,11 @@ def test_a_group_that_a_dead_actor_has_asked_for_is_not_made() -> None:
     assert scheduler.kill_actor(maker.id, b"cause", True)
     assert scheduler.create_group(group("named after", {"CPU": 1}), process, False) == []
     scheduler.create_group(group("detached", {"CPU": 1}), process, True)
-    scheduler.validate()
+    check(scheduler)
     scheduler.died(process, b"cause", "killed")
     assert [name for name, one in scheduler.groups.items() if one.state == "created"] == [b"detached"]
     assert not scheduler.group_names
-    scheduler.validate()
+    check(scheduler)
 
 
 def test_dead_actors_and_removed_groups_are_forgotten_in_the_end() -> None:
@@ -435,7 +436,7 @@ def test_dead_actors_and_removed_groups_are_forgotten_in_the_end() -> None:
         (told,) = only(plan.ActorChanged, scheduler.watch_actor(DRIVER, name))
         assert (told.state, told.cause) == ("dead", cause)
     assert scheduler.watch_group(DRIVER, b"group 0") == [plan.GroupChanged(DRIVER, b"group 0", "removed")]
-    scheduler.validate()
+    check(scheduler)
 
 
 def test_what_waits_is_offered_first_come_first_and_a_kind_that_does_not_fit_once() -> None:
@@ -527,7 +528,7 @@ def test_random_events_keep_every_invariant(seed: int) -> None:
             scheduler.died(worker.id, b"died")
             scheduler.client_gone(worker.id, b"died")
             clients = [client for client in clients if client != worker.id]
-        scheduler.validate()
+        check(scheduler)
     for worker in list(scheduler.workers):
         scheduler.client_gone(worker.id, b"end")
     scheduler.client_gone(DRIVER, b"end")
@@ -535,5 +536,5 @@ def test_random_events_keep_every_invariant(seed: int) -> None:
         scheduler.remove_group(DRIVER, name, b"end")
     while scheduler.workers:
         scheduler.died(next(iter(scheduler.workers)).id, b"end")
-        scheduler.validate()
+        check(scheduler)
     assert scheduler.node.free == scheduler.node.total, "everything came back"

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -312,6 +313,28 @@ def test_the_ring_keeps_the_latest(ring: recorder.Recorder, tmp_path: Path) -> N
     assert sorted(span.began for span in track.spans) == [1.0 + count for count in range(1345, 2345)]
     assert {int.from_bytes(span.task, "big") for span in track.spans} == set(range(1345, 2345))
     check(trace([track]))
+
+
+def test_threads_that_note_at_the_same_time_lose_nothing(ring: recorder.Recorder, tmp_path: Path) -> None:
+    def work(thread: int) -> None:
+        for count in range(200):
+            task = (1000 * thread + count).to_bytes(10, "big")
+            if count % 2:
+                ring.notes.extend((1.0 + count, 0.5, task, f"thread {thread}", Kind.CALL))
+            else:
+                ring.add(1.0 + count, 0.5, f"thread {thread}", Kind.WAITING, task)
+            if count % 30 == 0:
+                ring.look()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ring.flush()
+    found = {(int.from_bytes(span.task, "big"), span.name, span.kind) for span in kept(tmp_path).spans}
+    kinds = (Kind.WAITING, Kind.CALL)
+    assert found == {(1000 * i + j, f"thread {i}", kinds[j % 2]) for i in range(4) for j in range(200)}
 
 
 def test_many_names_share_the_last(ring: recorder.Recorder, tmp_path: Path) -> None:

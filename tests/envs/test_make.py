@@ -121,6 +121,42 @@ def test_a_step_limit_truncates_and_shows_the_true_last_observation(env: Any) ->
     assert not np.array_equal(step.obs, other.obs)
 
 
+def test_what_is_hidden_is_not_shown_and_all_else_is_the_same() -> None:
+    part, whole = make_vec("CartPole-v1", 2, seed=0, settings={"hide": [3, 1]}), make_vec("CartPole-v1", 2, seed=0)
+    shown = [0, 2]
+    assert part.spec.observation_space.shape == (2,)
+    np.testing.assert_array_equal(part.spec.observation_space.high, whole.spec.observation_space.high[shown])
+    np.testing.assert_array_equal(part.reset(), whole.reset()[:, shown])
+    ended = 0
+    for _ in range(40):
+        step, other = part.step(np.ones(2, np.int64)), whole.step(np.ones(2, np.int64))
+        np.testing.assert_array_equal(step.obs, other.obs[:, shown])
+        if step.final_obs is not None:
+            ended += len(step.final_index)
+            np.testing.assert_array_equal(step.final_obs, other.final_obs[:, shown])
+    assert ended > 2
+
+
+class Square(Counting):
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = spaces.Box(-1e6, 1e6, (2, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("env", "hide", "message"),
+    [
+        ("CartPole-v1", [4], r"'hide' of environment 'CartPole-v1' must leave some of its numbers 0 to 3, got \[4\]"),
+        ("CartPole-v1", [0, 1, 2, 3], "must leave some of its numbers 0 to 3"),
+        ("CartPole-v1", 2, "must be a list of whole numbers, got 2"),
+        (Square, [0], "'hide' is for environments that observe vectors"),
+    ],
+)
+def test_what_cannot_be_hidden(env: Any, hide: Any, message: str) -> None:
+    with pytest.raises(EnvError, match=message):
+        make_vec(env, 2, settings={"hide": hide})
+
+
 def test_pictures_of_the_first_copy() -> None:
     vec = make_vec(Counting, 2, seed=0, render=True)
     vec.reset()

@@ -29,8 +29,8 @@ def left(known: Collection[bytes] = ()) -> list[str]:
         at_known = [lane.running for one, lane in client.actors._lanes.items() if one in known]
         found += [f"sent to {to}" for to, running in client.sent.items() if not any(running is one for one in at_known)]
         found += [f"lane of actor {one.hex()}" for one in client.actors._lanes if one not in known]
-        found += [f"actor {one.hex()} made here" for one in client._owned_actors._actors]
-        found += [f"reply {ticket}" for ticket in client._replies]
+        found += [f"actor {one.hex()} made here" for one in client.owned_actors._actors]
+        found += [f"reply {ticket}" for ticket in client.replies]
         if client.hooks is not None:
             found += [f"{len(client.hooks.answers._waiting)} answers"] if client.hooks.answers._waiting else []
             found += [f"generator {one.hex()}" for one in client.hooks.yielding._consumed]

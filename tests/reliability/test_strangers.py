@@ -236,7 +236,7 @@ from rlray.core import engine
 rlray.init(num_cpus=1)
 @rlray.remote(max_retries=0)
 def spoil(nonsense):
-    engine.current()._peers._connections[1].write(nonsense)
+    engine.current().peers._connections[1].write(nonsense)
     time.sleep(60)
 for nonsense in (b"\\xff" * 8, b"\\x05\\0\\0\\0hello"):
     try:

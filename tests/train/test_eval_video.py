@@ -59,6 +59,30 @@ def test_every_evaluation_of_a_run_has_its_video(runtime: None, tmp_path: Path) 
     assert result.evaluation.video == str(Path(result.run_dir).absolute() / "videos" / videos[-1])
 
 
+def test_every_evaluation_has_the_gradients_of_its_moment_and_the_run_its_end(runtime: None, tmp_path: Path) -> None:
+    hyperparameters = {"network": {"kind": "mlp", "hidden": [8]}, "batch_size": 8, "warmup_steps": 100}
+    config = toy_config(
+        run_dir=str(tmp_path),
+        algo="dqn",
+        hyperparameters={**hyperparameters, "replay_capacity": 500, "max_grad_norm": 1e-3},
+        eval={"every": 400, "episodes": 1, "final_episodes": 1},
+    )
+    result = rlray.train(config)
+    found = reader(result.run_dir)
+    tags = set(found.Tags()["histograms"])
+    of_arrays = {tag.partition("/")[2] for tag in tags if tag.startswith("weights/")}
+    assert {f"gradients/{name}" for name in of_arrays if not name.startswith("input.")} <= tags
+    shown = [found.Histograms(tag) for tag in tags if tag.startswith("gradients/")]
+    steps = [event.step for event in found.Scalars("eval/return_mean")]
+    assert steps == [400, 800]
+    for each in shown:
+        assert [event.step for event in each] == steps
+    for squares in zip(*([event.histogram_value.sum_squares for event in each] for each in shown), strict=True):
+        assert 0 < sum(squares) <= 1.01e-6, "after clipping; a bias of one number has no histogram"
+    content = found.PluginTagToContent("hparams")
+    assert "_hparams_/session_end_info" in content
+
+
 @pytest.mark.parametrize("in_the_way", ["videos", "videos/a.mp4"])
 def test_a_video_that_cannot_be_written_costs_nothing_else(tmp_path: Path, in_the_way: str) -> None:
     """At its first picture, or when it is whole."""

@@ -17,8 +17,8 @@ from tests.train.toys import CountingSettings
 WEIGHTS = {"count": np.array(0)}
 
 
-def make(env: str, **settings: Any) -> Evaluator:
-    toy = AlgorithmSource("tests.train.toys:ALGORITHM", CountingSettings())
+def make(env: str, algorithm: str = "ALGORITHM", **settings: Any) -> Evaluator:
+    toy = AlgorithmSource(f"tests.train.toys:{algorithm}", CountingSettings())
     return Evaluator(EvaluatorSetup(EnvSource.of(f"tests.train.toys:{env}", settings), toy, 1))
 
 
@@ -50,6 +50,12 @@ def test_exactly_so_many_complete_episodes_of_the_greedy_policy(episodes: int) -
 def test_truncated_episodes_are_complete() -> None:
     result = make("Corridor", length=6, limit=4).evaluate(WEIGHTS, 3, seed=0)
     assert (result.returns, result.lengths) == ([0.0] * 3, [4] * 3)
+
+
+@pytest.mark.parametrize("env", ["Corridor", "Together"])
+def test_a_policy_that_remembers_is_told_where_episodes_begin(env: str) -> None:
+    result = make(env, "AGEING", length=6).evaluate(WEIGHTS, 40, seed=0)
+    assert result.lengths == [6] * 40
 
 
 def test_the_seed_decides() -> None:

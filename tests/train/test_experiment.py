@@ -118,6 +118,17 @@ def test_a_run_ends_when_an_evaluation_is_good_enough(run: Run) -> None:
     assert played.of("eval/return_mean") == [1.0, 1.0]
 
 
+def test_a_run_ends_when_the_newest_hundred_training_episodes_are_good_enough(run: Run) -> None:
+    """At the same step each time, and with the final evaluation."""
+    stop = {"steps": 10**6, "train_return": 1.0}
+    ended = [run(stop=stop, eval={"every": None, "episodes": 2, "final_episodes": 3}) for _ in range(2)]
+    for played in ended:
+        assert played.experiment.stopped_by == "train_return"
+        assert played.experiment.progress.episodes.count >= 100
+        assert played.of("eval/return_mean") == [1.0]
+    assert ended[0].experiment.progress.steps == ended[1].experiment.progress.steps < 10**4
+
+
 def test_a_run_ends_when_it_is_asked_to(run: Run) -> None:
     """What has come is saved; the final evaluation is left out."""
 

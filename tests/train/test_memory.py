@@ -108,7 +108,7 @@ def test_a_rollout_counts_too() -> None:
     checked, source = resolve(config(algo="ppo", hyperparameters={"rollout_steps": 100_000}))
     (rollout, *_) = parts_of(checked, source.spec(), plan_for(checked))
     assert (rollout.what, rollout.key) == ("rollout", "hyperparameters.rollout_steps")
-    assert rollout.bytes == pytest.approx(2 * 100_000 * 4 * 84 * 84, rel=0.01)
+    assert rollout.bytes == pytest.approx((2 + 4) * 100_000 * 4 * 84 * 84, rel=0.01)  # bytes twice, and float32
 
 
 def test_what_fits_is_told_and_what_does_not_is_refused_with_what_would() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 import os
@@ -9,14 +10,19 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups, plugin_data_pb2
 
 from rlray.train.metrics import MetricsWriter, flat
 from rlray.train.run_folder import RunFolder
@@ -122,6 +128,44 @@ def test_hyperparameters_are_written_once(folder: RunFolder) -> None:
     experiment = plugin_data_pb2.HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment
     assert [metric.name.tag for metric in experiment.metric_infos] == ["eval/return_mean", "train/return_mean"]
     assert len(list(folder.events.iterdir())) == 2
+
+
+def sessions(folder: RunFolder) -> list[Any]:
+    """What TensorBoard's own table of hyperparameters shows of runs."""
+    multiplexer = EventMultiplexer()
+    multiplexer.AddRunsFromDirectory(str(folder.events))
+    multiplexer.Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(folder.events))
+    request = api_pb2.ListSessionGroupsRequest(
+        slice_size=10,
+        allowed_statuses=api_pb2.Status.values(),
+        col_params=[api_pb2.ColParams(metric={"tag": "eval/return_mean"})],
+    )
+    backend = backend_context.Context(TBContext(data_provider=provider))
+    groups = list_session_groups.Handler(RequestContext(), backend, "", request).run().session_groups
+    return [session for group in groups for session in group.sessions]
+
+
+@pytest.mark.parametrize("how", ["success", "unknown", "failure"])
+def test_the_end_of_a_run_and_what_it_came_to_are_in_the_table_of_hyperparameters(folder: RunFolder, how: Any) -> None:
+    began = time.time()
+    with contextlib.suppress(ZeroDivisionError), MetricsWriter(folder, folder.load_config()) as writer:
+        writer.write(100, {"eval/return_mean": 1.0})
+        position = writer.position()
+        writer.write(200, {"eval/return_mean": 2.5})
+        if how == "failure":
+            raise ZeroDivisionError
+        writer.end(how)
+    (session,) = sessions(folder)
+    assert api_pb2.Status.Name(session.status) == f"STATUS_{how.upper()}"
+    assert began - 1 < session.start_time_secs <= session.end_time_secs <= time.time()
+    shown = {value.name.tag: (value.value, value.training_step) for value in session.metric_values}
+    assert shown == {"eval/return_mean": (2.5, 200)}
+    with MetricsWriter(folder, folder.load_config(), resume=True) as writer:
+        writer.rewind(position, 100)
+        (session,) = sessions(folder)
+        assert api_pb2.Status.Name(session.status) == "STATUS_UNKNOWN", "it goes on: its end is withdrawn"
+        assert session.end_time_secs == 0
 
 
 def test_a_resumed_run_withdraws_what_came_after_its_checkpoint(folder: RunFolder) -> None:

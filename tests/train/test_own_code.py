@@ -136,6 +136,15 @@ class Whole(Half):
         pass
 
 
+class Forgetful(Half):
+    def act_greedy(self, obs: Any) -> Any:
+        return self.act(obs, 0, None)
+
+    def begin(self, first: Any) -> None:
+        pass
+
+
+FORGETFUL = Algorithm("forgetful", Settings, make_policy=Forgetful, make_learner=Half)
 HALF = Algorithm("half", Settings, make_policy=Half, make_learner=Half)
 WHOLE = Algorithm("whole", Settings, make_policy=Whole, make_learner=Whole)
 
@@ -147,6 +156,8 @@ def test_what_was_forgotten_is_told() -> None:
         source.make_policy(spec)
     with pytest.raises(TypeError, match=r"is a Half without load_state: .*see rlray.algos.Learner"):
         source.make_learner(spec, context)
+    with pytest.raises(TypeError, match=r"policy of algorithm .*FORGETFUL' is a Forgetful without load_state"):
+        AlgorithmSource(f"{__name__}:FORGETFUL", {}).make_policy(spec)
     whole = AlgorithmSource(f"{__name__}:WHOLE", {})
     with pytest.raises(TypeError, match=r"act\(\) must return actions and a dict .* returned array\(\[0, 0\]"):
         Simulator(SimulatorSetup(env, whole, 0, 0, 0, 1, 2, 4, 1)).rollout({}, 0, 0)

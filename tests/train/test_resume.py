@@ -117,6 +117,18 @@ CASES: dict[str, dict[str, Any]] = {
         "simulators": SOURCES,
     },
     "appo on CartPole": {**PPO, "algo": "appo", "env": "CartPole-v1"},
+    "ppo with a memory": {
+        **PPO,
+        "hyperparameters": {**PPO["hyperparameters"], "network": {"recurrent": "lstm", "recurrent_size": 8}},
+        "env": "CartPole-v1",
+    },
+    "impala with a memory": {
+        **PPO,
+        "algo": "impala",
+        "hyperparameters": {"rollout_steps": 200, "minibatch_size": 50, "network": {"recurrent": "gru"}},
+        "env": "CartPole-v1",
+        "simulators": SOURCES,
+    },
     "pqn on CartPole": {**PQN, "env": "CartPole-v1"},
     "es on CartPole": {**ES, "env": "CartPole-v1"},
     "dqn on two sources": {**DQN, "env": "CartPole-v1", "simulators": SOURCES},

@@ -20,9 +20,10 @@ from rlray.train.random_actions import random_actions
 from rlray.train.simulation_console import SimulationConsole
 from rlray.train.simulation_report import SimulationReport
 from rlray.train.simulation_worker import Share, play
-from rlray.train.sources import EnvSource
+from rlray.train.sources import AlgorithmSource, EnvSource
 from tests.support import Driver, needs_proc, still_running
 from tests.train.conftest import toy_config
+from tests.train.toys import CountingSettings
 
 CORRIDOR = "tests.train.toys:Corridor"
 NEXT_STEP = "tests.envs.toys:counting_vector"
@@ -64,6 +65,15 @@ def test_the_same_episodes_as_a_slow_loop_plays(env: str, settings: dict[str, An
     assert len(returns) > 50
     assert np.array_equal(last.returns.sample, returns)
     assert np.array_equal(last.lengths.sample, lengths)
+
+
+@pytest.mark.parametrize("env", [CORRIDOR, "tests.train.toys:Together"])
+def test_a_policy_that_remembers_is_told_where_episodes_begin(env: str) -> None:
+    ageing = AlgorithmSource("tests.train.toys:AGEING", CountingSettings())
+    share = Share(EnvSource.of(env, {"length": 6}), ageing, 0, 0, 7, 3, 200, 1.0)
+    *_, last = play(share, {"count": np.array(0)})
+    assert len(last.lengths.sample) > 20
+    assert set(last.lengths.sample) == {6.0}
 
 
 def test_no_two_lives_share_random_numbers() -> None:

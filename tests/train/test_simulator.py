@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import pickle
 from typing import Any
@@ -35,6 +36,10 @@ def play(simulator: Simulator, rollouts: int, version: int = 0) -> list[tuple[Fr
 def flat(played: list[tuple[Fragment, RolloutStats]], name: str) -> Any:
     """One array [T * rollouts, B, ...] of a field."""
     return np.concatenate([getattr(fragment, name) for fragment, _ in played])
+
+
+def flat_extra(played: list[tuple[Fragment, RolloutStats]], name: str) -> Any:
+    return np.concatenate([fragment.extras[name] for fragment, _ in played])
 
 
 def test_fragments_tell_what_happened() -> None:
@@ -238,6 +243,20 @@ def test_cuts_at_other_steps_give_other_episodes() -> None:
         simulator.snapshot(steps, stream=9)
         played[steps] = flat(play(simulator, 1), "obs")[0, :, 2]
     assert not np.array_equal(played[60], played[120])
+
+
+@pytest.mark.parametrize("env", ["tests.train.toys:Corridor", "tests.train.toys:Together"])
+def test_a_policy_that_remembers_is_told_where_episodes_begin(env: str) -> None:
+    """Also in a simulator that goes on from a snapshot."""
+    ageing = AlgorithmSource("tests.train.toys:AGEING", CountingSettings())
+    one, two = (Simulator(setup(env, algorithm=ageing)) for _ in range(2))
+    played = play(one, 6)
+    saved, _ = one.snapshot(60, stream=9)
+    assert two.load(copy.deepcopy(saved), 60) is None
+    for some in (played, play(two, 6)):
+        age, steps, valid = flat_extra(some, "age"), flat(some, "obs")[..., 1], flat(some, "valid")
+        assert np.array_equal(age[valid], steps[valid])
+        assert (age > 5).any()
 
 
 def test_a_new_stream_begins_where_the_old_one_ends() -> None:

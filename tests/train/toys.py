@@ -228,6 +228,32 @@ class CountingLearner:
 ALGORITHM = Algorithm("counting", CountingSettings, CountingPolicy, CountingLearner)
 
 
+class AgeingPolicy(CountingPolicy):
+    """Counts the steps of each episode itself; greedy it walks right only where the observation agrees."""
+
+    age: Any = None
+
+    def begin(self, first: Any) -> None:
+        self.age = np.zeros(len(first), np.int64) if self.age is None else np.where(first, 0, self.age)
+
+    def act(self, obs: Any, step: int, rng: np.random.Generator) -> tuple[Any, dict[str, Any]]:
+        self.age = self.age + 1
+        return super().act(obs, step, rng)[0], {"age": self.age - 1}
+
+    def act_greedy(self, obs: Any) -> Any:
+        self.age = self.age + 1
+        return (self.age - 1 == obs[:, 1]).astype(np.int64)
+
+    def state(self) -> dict[str, Any]:
+        return {"age": self.age}
+
+    def load_state(self, state: Any) -> None:
+        self.age = state["age"]
+
+
+AGEING = Algorithm("ageing", CountingSettings, AgeingPolicy, CountingLearner)
+
+
 class LedgerSettings(CountingSettings):
     """Settings of `LedgerReplay` and `LedgerLearner`."""
 

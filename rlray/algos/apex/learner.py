@@ -63,6 +63,10 @@ class ApexLearner:
         """A copy of the online network's weights and of its input's normalisation, on the CPU."""
         return self._updater.weights()
 
+    def gradients(self) -> Weights:
+        """Copies of the gradients of the last update, after clipping."""
+        return self._updater.gradients()
+
     def state(self) -> dict[str, Any]:
         """Networks, optimiser, counters and random numbers. Nothing is copied: use it before the next update."""
         return {"updater": self._updater.state()}

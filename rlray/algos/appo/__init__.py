@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def _make_policy(spec: EnvSpec, config: APPOConfig) -> SamplingPolicy:
-    from rlray.algos.policy_gradient.policy import SamplingPolicy
+    from rlray.algos.policy_gradient.policy import make_policy
 
-    return SamplingPolicy(spec, config, "appo")
+    return make_policy(spec, config, "appo")
 
 
 def _make_learner(spec: EnvSpec, config: APPOConfig, context: LearnerContext) -> APPOLearner:

@@ -13,20 +13,19 @@ from rlray.envs.types import EnvSpec
 
 
 class APPOLearner(ImpalaLearner):
-    """As `ImpalaLearner`; the ratio is that to the policy that acted, and stands in for V-trace's rho. Targets and
-    advantages are those of the weights that a round begins with: else every update would shorten the traces further.
+    """As `ImpalaLearner`, with another loss. Its ratio is that to the weights that a round begins with; how far these
+    are from the policy that acted is what V-trace's rho weighs. Where they are the same, all of it is PPO.
 
     `learn` reports ``clip_fraction`` besides.
     """
 
     algorithm = "appo"
-    once_a_round = True
 
     def __init__(self, spec: EnvSpec, config: APPOConfig, context: LearnerContext) -> None:
         super().__init__(spec, config, context)
         self._clip = config.clip
 
     def policy_loss(self, acted: Acted) -> tuple[Tensor, dict[str, Tensor]]:
-        clip, ratio = self.now(self._clip), acted.log_ratio.exp()
+        clip, ratio = self.now(self._clip), acted.since.exp()
         beyond = ((ratio - 1).abs() > clip).float().mean()
-        return clipped_surrogate(ratio, acted.advantage, clip), {"clip_fraction": beyond}
+        return clipped_surrogate(ratio, acted.rho * acted.advantage, clip), {"clip_fraction": beyond}

@@ -72,6 +72,11 @@ class ESLearner:
             "std": std.astype(np.float32),
         }
 
+    def gradients(self) -> Weights:
+        """A copy of the last generation's estimate, as ``theta``; empty before the first."""
+        estimate = self._theta.grad
+        return {} if estimate is None else {"theta": estimate.numpy().copy()}
+
     def state(self) -> dict[str, Any]:
         """Everything: parameters, optimiser, counters, normalisation, outcomes not yet learned from."""
         return {

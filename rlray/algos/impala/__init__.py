@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def _make_policy(spec: EnvSpec, config: ImpalaConfig) -> SamplingPolicy:
-    from rlray.algos.policy_gradient.policy import SamplingPolicy
+    from rlray.algos.policy_gradient.policy import make_policy
 
-    return SamplingPolicy(spec, config, "impala")
+    return make_policy(spec, config, "impala")
 
 
 def _make_learner(spec: EnvSpec, config: ImpalaConfig, context: LearnerContext) -> ImpalaLearner:

@@ -16,9 +16,9 @@ class ImpalaConfig(PolicyGradientSettings):
     rollout_steps: Count = 512
     """Steps, over all simulators, that are gathered for each round of updates; whole fragments count."""
     minibatch_size: Count = 256
-    """Steps in one update, about: a round is cut into parts of whole sequences, one environment's in one fragment."""
+    """Steps in one update, about: a round is cut into equal parts."""
     epochs: Count = 1
-    """How often a round's steps are gone through; V-trace is worked out anew each time."""
+    """How often a round's steps are gone through; V-trace is worked out once, before."""
     normalize_advantage: bool = False
     """Advantages of a minibatch are centred and scaled."""
     vtrace_lambda: Fraction = 1.0

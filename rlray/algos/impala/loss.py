@@ -15,14 +15,18 @@ class Acted(NamedTuple):
     """Of the policy that learns; carries the gradient."""
     log_ratio: Tensor
     """``log_prob`` minus that of the policy that acted; carries the gradient."""
+    since: Tensor
+    """``log_prob`` minus that by the weights that V-trace was worked out with; carries the gradient."""
     advantage: Tensor
     rho: Tensor
-    """The ratio, clipped as V-trace clips it."""
+    """V-trace's clipped ratio of the weights that it was worked out with to the policy that acted."""
 
 
-def policy_gradient(acted: Acted) -> Tensor:
-    """- mean rho A log pi(a|s)  (arXiv 1802.01561, section 4.2); the gradient goes through the last factor only."""
-    return -(acted.rho * acted.advantage * acted.log_prob).mean()
+def policy_gradient(acted: Acted, clip_rho: float) -> Tensor:
+    """- mean rho A log pi(a|s)  (arXiv 1802.01561, section 4.2), with the rho of the policy that learns; the gradient
+    goes through the last factor only."""
+    rho = acted.log_ratio.detach().exp().clamp(max=clip_rho)
+    return -(rho * acted.advantage * acted.log_prob).mean()
 
 
 def explained(value: Tensor, target: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlray.algos.policy_gradient.policy import LOG_PROB, SAMPLED
+from rlray.algos.policy_gradient.policy import LOG_PROB, MEMORY, SAMPLED
 from rlray.algos.policy_gradient.settings import PolicyGradientSettings
 from rlray.algos.running import RewardScaler, RunningMoments
 from rlray.algos.stacking import Stacker
@@ -26,6 +26,7 @@ class Taken:
     action: NDArray[Any]  # [T, B, ...] as they were sampled
     log_prob: NDArray[np.float32]  # [T, B] of the policy that acted
     reward: NDArray[np.float32]  # [T, B] scaled, or clipped
+    memory: NDArray[np.float32]  # [T, B, M] before each step; M is 0 where none remembers
 
 
 class Intake:
@@ -57,6 +58,7 @@ class Intake:
             action=fragment.extras.get(SAMPLED, fragment.action),
             log_prob=fragment.extras[LOG_PROB],
             reward=reward * np.float32(self._config.scale_reward),
+            memory=fragment.extras.get(MEMORY, np.zeros((*fragment.valid.shape, 0), np.float32)),
         )
 
     def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rlray.algos.actor_critic import ActorCritic, make_actor_critic
 from rlray.algos.distributions import ActionDistribution, distribution_for
@@ -15,9 +17,10 @@ from rlray.algos.policy_gradient.settings import PolicyGradientSettings
 from rlray.algos.types import Weights
 from rlray.envs.types import EnvSpec
 
-LOG_PROB, VALUE, SAMPLED = "log_prob", "value", "sampled"
+LOG_PROB, VALUE, SAMPLED, MEMORY = "log_prob", "value", "sampled", "memory"
 """Extras of a fragment, [T, B] float32 each: the action's log-probability, and the critic's value of the observation.
-``sampled`` [T, B, ...] is the action before it was clipped to the environment's bounds."""
+``sampled`` [T, B, ...] is the action before it was clipped to the environment's bounds; ``memory`` [T, B, M] float32,
+of a recurrent network, what was remembered before each step, zero where an episode begins."""
 
 
 def make_network(
@@ -66,9 +69,70 @@ class SamplingPolicy:
         """The likeliest actions [B, ...]."""
         return self._actions.for_env(self._actions.best(self._run(obs)[0].numpy()))
 
-    def _run(self, obs: NDArray[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _run(self, obs: NDArray[Any]) -> tuple[Tensor, Tensor]:
         """The policy's outputs, and values in the units of returns."""
+        outputs, value, _ = self._said(obs, None)
+        return outputs, value
+
+    def _said(self, obs: NDArray[Any], memory: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The same of the step after ``memory``, and the memory after it."""
         shared = torch.from_numpy(obs if obs.flags.writeable else obs.copy())  # torch warns of read-only memory
         with torch.inference_mode(), autocast("cpu", self._config.precision):
-            outputs, value = self._network(shared)
-            return outputs, self._network.value_norm(value)
+            outputs, value, memory = self._network(shared[None], memory)
+            return outputs[0], self._network.value_norm(value[0]), memory
+
+
+class RecurrentSamplingPolicy(SamplingPolicy):
+    """The same with a network that remembers: a `RecurrentPolicy`. Extras hold what it remembered before each step."""
+
+    def __init__(self, spec: EnvSpec, config: PolicyGradientSettings, algorithm: str) -> None:
+        super().__init__(spec, config, algorithm)
+        self._memory: Tensor | None = None  # [B, M] after the last step; None: there was none. Never written into
+
+    def begin(self, first: NDArray[np.bool_]) -> None:
+        """Forget the episodes before those that begin now.
+
+        Raises: ValueError where there are not as many environments as before, and not all of them begin.
+        """
+        if first.all():
+            self._memory = torch.zeros(len(first), self._network.memory_size)
+            return
+        remembered = self._past()
+        if len(first) != len(remembered):
+            raise ValueError(
+                f"begin() is about {len(first)} environments, but episodes of {len(remembered)} are remembered: give a "
+                f"policy the same environments at each call, or let all of them begin (first all true)"
+            )
+        if first.any():
+            self._memory = remembered.masked_fill(torch.from_numpy(first)[:, None], 0.0)
+
+    def act(
+        self, obs: NDArray[Any], step: int, rng: np.random.Generator
+    ) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+        """As without a memory."""
+        before = self._past().numpy()
+        actions, extras = super().act(obs, step, rng)
+        return actions, {**extras, MEMORY: before}
+
+    def state(self) -> dict[str, Any]:
+        """What it remembers."""
+        return {"memory": None if self._memory is None else self._memory.numpy()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Undo `state`, which is copied."""
+        self._memory = None if state["memory"] is None else torch.from_numpy(np.array(state["memory"]))
+
+    def _past(self) -> Tensor:
+        if self._memory is None:
+            raise RuntimeError("a recurrent policy must be told where episodes begin: call begin(first) before act")
+        return self._memory
+
+    def _run(self, obs: NDArray[Any]) -> tuple[Tensor, Tensor]:
+        outputs, value, self._memory = self._said(obs, self._past())
+        return outputs, value
+
+
+def make_policy(spec: EnvSpec, config: PolicyGradientSettings, algorithm: str) -> SamplingPolicy:
+    """The policy that ``config`` describes; errors name the ``algorithm``."""
+    kind = SamplingPolicy if config.network.recurrent is None else RecurrentSamplingPolicy
+    return kind(spec, config, algorithm)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def _make_policy(spec: EnvSpec, config: PPOConfig) -> SamplingPolicy:
-    from rlray.algos.policy_gradient.policy import SamplingPolicy
+    from rlray.algos.policy_gradient.policy import make_policy
 
-    return SamplingPolicy(spec, config, "ppo")
+    return make_policy(spec, config, "ppo")
 
 
 def _make_learner(spec: EnvSpec, config: PPOConfig, context: LearnerContext) -> PPOLearner:
@@ -29,10 +29,11 @@ def _make_learner(spec: EnvSpec, config: PPOConfig, context: LearnerContext) -> 
 
 
 def _memory(spec: EnvSpec, config: PPOConfig) -> list[Held]:
-    """The steps of a round with their whole observations, twice: in parts, and put together."""
+    """The steps of a round with their whole observations: in parts, put together, and normalised, in float32."""
     obs, action = spec.observation_space, spec.action_space
     one = sum(math.prod(space.shape or ()) * (space.dtype or np.dtype(float)).itemsize for space in (obs, action))
-    return [Held("rollout", 2 * config.rollout_steps * (one + 16), "rollout_steps", config.rollout_steps)]
+    each = 2 * (one + 16) + 4 * math.prod(obs.shape or ())
+    return [Held("rollout", each * config.rollout_steps, "rollout_steps", config.rollout_steps)]
 
 
 ALGORITHM = Algorithm("ppo", PPOConfig, _make_policy, _make_learner, memory=_memory)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rlray.algos.networks import autocast, export_weights
+from rlray.algos.networks import autocast, computes_in_bfloat16, export_gradients, export_weights
 from rlray.algos.policy_gradient.policy import make_network
 from rlray.algos.ppo.config import PPOConfig
 from rlray.algos.ppo.loss import ppo_loss
 from rlray.algos.ppo.rollout import Rollout, RolloutBuilder
+from rlray.algos.recurrent import Course
 from rlray.algos.types import Fragment, LearnerContext, Metrics, NotFinite, Weights
 from rlray.envs.types import EnvSpec
 
+_ROWS_AT_ONCE = 256  # observations whose float32 stays in a CPU's cache
 _VALUE_RATE = 0.1  # how far the value's normalisation moves towards a round's targets
 
 
@@ -28,6 +32,9 @@ class PPOLearner:
     same count of threads. Fragments are gathered until they have ``rollout_steps`` steps; then there is a round of
     updates. A truncated episode bootstraps from its true last observation. Fragments of older weights are taken as
     they are: the ratio is to the policy that acted.
+
+    A recurrent network learns from whole sequences, one environment's steps in a fragment, and begins them with what
+    the policy that acted remembered there. So do values at truncation and at the fragment's end.
 
     Raises: ValueError for an action space that is neither Discrete nor a Box of floats, or where the network does not
     fit the observations.
@@ -70,6 +77,10 @@ class PPOLearner:
         """A copy of the network's weights and normalisations, on the CPU."""
         return export_weights(self._network)
 
+    def gradients(self) -> Weights:
+        """Copies of the gradients of the last update, after clipping."""
+        return export_gradients(self._network)
+
     def state(self) -> dict[str, Any]:
         """Everything: network, optimiser, counters, random numbers, normalisations, fragments not yet learned from."""
         return {
@@ -93,27 +104,32 @@ class PPOLearner:
         return float(schedule.at(self._steps, self._context.total_steps))
 
     @torch.no_grad()
-    def _values(self, obs: np.ndarray[Any, Any]) -> Tensor:
-        """Values [N] of observations [N, ...], in the units of returns, on the CPU."""
-        with autocast(self._context.device, self._config.precision):
-            return self._network.value(_tensor(obs).to(self._context.device)).float().cpu()
+    def _values(self, obs: NDArray[Any], before: NDArray[Any], memory: NDArray[np.float32]) -> Tensor:
+        """As `rlray.algos.ppo.rollout.Values`: the memory that policies had is taken on by the step ``before``."""
+        network, device = self._network, self._context.device
+        with autocast(device, self._config.precision):
+            past = None
+            if network.memory_size:
+                past = network(_tensor(before[None]).to(device), _tensor(memory).to(device)).memory
+            return network.value(_tensor(obs).to(device), past).float().cpu()
 
     def _round(self, rollout: Rollout) -> Metrics:
         """Go through a rollout ``epochs`` times."""
         config, network, device = self._config, self._network, self._context.device
         if config.normalize_obs:
             network.input.fit_to(*self._builder.moments())
+        target, value = rollout.target[rollout.valid], rollout.value[rollout.valid]
         if config.normalize_value:
-            network.value_norm.fit(rollout.target, _VALUE_RATE)
-        variance = rollout.target.var()
-        explained = float(1 - (rollout.target - rollout.value).var() / variance) if variance > 0 else 0.0
+            network.value_norm.fit(target, _VALUE_RATE)
+        variance = target.var()
+        explained = float(1 - (target - value).var() / variance) if variance > 0 else 0.0
         rollout = rollout.to(device)
-        parts = max(1, round(len(rollout) / config.minibatch_size))
+        normalised = replace(rollout, obs=self._normalised(rollout.obs))
+        parts = min(max(1, round(len(target) / config.minibatch_size)), len(rollout))
         seen: list[Tensor] = []
         for _ in range(config.epochs):
-            order = self._rng.permutation(len(rollout))
-            chosen = [torch.from_numpy(part).to(device) for part in np.array_split(order, parts)]
-            seen += [self._update(rollout, part) for part in chosen]
+            order = torch.from_numpy(self._rng.permutation(len(rollout))).to(device)
+            seen += [self._update(batch) for batch in normalised.minibatches(order, parts)]
             if config.target_kl is not None and float(seen[-1][4]) > 1.5 * config.target_kl:
                 break
         names = ("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
@@ -128,23 +144,42 @@ class PPOLearner:
             )
         return metrics
 
-    def _update(self, rollout: Rollout, chosen: Tensor) -> Tensor:
-        """One gradient step; returns what is reported of it [7]."""
+    @torch.no_grad()
+    def _normalised(self, obs: Tensor) -> Tensor:
+        """``obs`` [N, L, ...] as the network's first layer takes them, once for all epochs of a round.
+
+        In float32, or in the precision to which that layer would convert them.
+        """
+        device, precision = self._context.device, self._config.precision
+        dtype = torch.bfloat16 if computes_in_bfloat16(device, precision) else torch.float32
+        flat = obs.flatten(0, 1)
+        rows: Tensor | None = None
+        for begin in range(0, len(flat), _ROWS_AT_ONCE):
+            some = self._network.input.rows(flat[begin : begin + _ROWS_AT_ONCE])
+            if rows is None:
+                rows = some.new_empty((len(flat), *some.shape[1:]), dtype=dtype)
+            rows[begin : begin + _ROWS_AT_ONCE] = some
+        assert rows is not None
+        return rows.view(*obs.shape[:2], *rows.shape[1:])
+
+    def _update(self, batch: Rollout) -> Tensor:
+        """One gradient step on ``batch``, whose observations are normalised; returns what is reported of it [7]."""
         config, network = self._config, self._network
-        batch = rollout.at(chosen)
+        keep = batch.valid
         with autocast(self._context.device, config.precision):
-            outputs, value = network(batch.obs)
-        advantage = batch.advantage
-        if config.normalize_advantage and len(chosen) > 1:
+            said = network.of_rows(batch.obs.transpose(0, 1), batch.memory, Course(batch.first.T))
+        outputs, value = (along.transpose(0, 1)[keep] for along in (said.outputs, said.value))
+        advantage = batch.advantage[keep]
+        if config.normalize_advantage and len(advantage) > 1:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         loss = ppo_loss(
-            self._actions.log_prob(outputs, batch.action),
+            self._actions.log_prob(outputs, batch.action[keep]),
             self._actions.entropy(outputs),
             value,
-            batch.log_prob,
-            network.value_norm.inverse(batch.value),
+            batch.log_prob[keep],
+            network.value_norm.inverse(batch.value[keep]),
             advantage,
-            network.value_norm.inverse(batch.target),
+            network.value_norm.inverse(batch.target[keep]),
             self._now(config.clip),
             config.clip_value,
             config.value_coef,
@@ -158,5 +193,5 @@ class PPOLearner:
         return torch.stack([*(part.detach() for part in loss), norm.detach()])
 
 
-def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
+def _tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())  # torch warns of read-only memory

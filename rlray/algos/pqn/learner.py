@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rlray.algos.networks import autocast, export_weights
+from rlray.algos.networks import autocast, export_gradients, export_weights
 from rlray.algos.pqn import discrete_actions
 from rlray.algos.pqn.config import PQNConfig
 from rlray.algos.pqn.rollout import Rollout, RolloutBuilder
@@ -65,6 +65,10 @@ class PQNLearner:
     def weights(self) -> Weights:
         """A copy of the network's weights and of its input's normalisation, on the CPU."""
         return export_weights(self._network)
+
+    def gradients(self) -> Weights:
+        """Copies of the gradients of the last update, after clipping."""
+        return export_gradients(self._network)
 
     def state(self) -> dict[str, Any]:
         """Everything: network, optimiser, counters, random numbers, fragments not yet learned from."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rlray.algos.network_config import NetworkConfig
+from rlray.algos.network_config import FeedForwardConfig, NetworkConfig
 from rlray.algos.schedules import Schedule
 from rlray.algos.settings import Count, Finite, Fraction, Positive, Settings
 
@@ -14,7 +14,7 @@ from rlray.algos.settings import Count, Finite, Fraction, Positive, Settings
 class QLearningSettings(Settings):
     """What the values are, what they are learned with; "updates" are gradient steps."""
 
-    network: NetworkConfig = NetworkConfig()
+    network: FeedForwardConfig = NetworkConfig()
     """The network, or just its kind: auto, nature, dqn2013, small, conv, mlp, `package.module:MyNet`."""
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """What networks compute in; auto is bfloat16 where the CPU or GPU has it natively, else float32."""

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlray.algos.networks import InputNorm, autocast, export_weights
+from rlray.algos.networks import InputNorm, autocast, computes_in_bfloat16, export_gradients, export_weights
 from rlray.algos.noise import Noise
 from rlray.algos.q_learning.heads import make_head
 from rlray.algos.q_learning.losses import of_action
 from rlray.algos.q_learning.network import make_q_network
 from rlray.algos.q_learning.settings import QLearningSettings
 from rlray.algos.replaying import Updated
+from rlray.algos.replica import Replica
 from rlray.algos.targets import Target
 from rlray.algos.transfer import TensorBatch
 from rlray.algos.types import LearnerContext, Metrics, Weights
@@ -50,7 +51,10 @@ class QUpdater:
         self.optimizer: torch.optim.Optimizer = torch.optim.Adam(
             self.parameters, lr=rate, eps=settings.adam_eps, fused=True
         )
-        self._noise, self._target_noise = Noise(self.network), Noise(self.target)
+        # A network of one's own may do what bfloat16 parameters do not allow.
+        bfloat16 = computes_in_bfloat16(device, settings.precision) and ":" not in settings.network.kind
+        self._online, self._frozen = Replica(self.network.body, bfloat16), Replica(self.target, bfloat16)
+        self._noise, self._target_noise = Noise(self._online.network), Noise(self._frozen.network)
         self._generator = torch.Generator(device).manual_seed(context.seed)  # of the noise
         self.updates = 0
 
@@ -72,26 +76,29 @@ class QUpdater:
         with torch.no_grad(), autocast(device, settings.precision):
             x_t = network.input(batch.s_t)  # both networks see the same
             self._target_noise.draw(self._normal)
-            outputs_t = network.shaped(self.target(x_t))
+            outputs_t = network.shaped(self._frozen.network(x_t))
             q_t = chooser = self.head.q_values(outputs_t)
             if settings.double:
                 self._noise.draw(self._normal)
-                chooser = self.head.q_values(network.shaped(network.body(x_t)))
+                chooser = self.head.q_values(network.shaped(self._online.network(x_t)))
             a_t = chooser.argmax(dim=1)
         self._noise.draw(self._normal)
         # A context of its own: autocast keeps converted weights, and those made without gradients would be reused.
         with autocast(device, settings.precision):
-            outputs_tm1 = network(batch.s_tm1)
+            outputs_tm1 = network.shaped(self._online.network(network.input(batch.s_tm1)))
         a_tm1 = batch.a_tm1 - self._first_action
         losses = self.head.losses(outputs_tm1, a_tm1, batch, outputs_t, a_t)
         loss = (losses.loss * batch.weight).mean()
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        self._online.return_gradients()
         grad_norm = nn.utils.clip_grad_norm_(self.parameters, settings.max_grad_norm or float("inf"))
         self.optimizer.step()
+        self._online.refresh()
         self.updates += 1
         if self.updates % settings.target_update_every == 0:
             self._following.move(settings.target_tau)
+            self._frozen.refresh()
         with torch.no_grad():
             q_tm1 = self.head.q_values(outputs_tm1)
             td_error = batch.r_t + batch.discount_t * of_action(q_t, a_t) - of_action(q_tm1, a_tm1)
@@ -100,11 +107,15 @@ class QUpdater:
 
     def metrics(self) -> Metrics:
         """``noise``, the mean absolute size of the noise in the weights, where there are noisy layers."""
-        return {"noise": float(self._noise.size())} if self._noise else {}
+        return {"noise": float(Noise(self.network).size())} if self._noise else {}
 
     def weights(self) -> Weights:
         """A copy of the online network's weights and of its input's normalisation, on the CPU."""
         return export_weights(self.network)
+
+    def gradients(self) -> Weights:
+        """Copies of the online network's gradients of the last update, after clipping."""
+        return export_gradients(self.network)
 
     def state(self) -> dict[str, Any]:
         """Networks, optimiser, counters and random numbers. Tensors are not copied.
@@ -128,6 +139,8 @@ class QUpdater:
         """
         self.network.load_state_dict(state["network"])
         self.target.load_state_dict(state["target"])
+        self._online.refresh()
+        self._frozen.refresh()
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.updates = state["updates"]
         self._generator.set_state(state["noise"])

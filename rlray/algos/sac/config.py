@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from rlray.algos.network_config import NetworkConfig
+from rlray.algos.network_config import FeedForwardConfig, NetworkConfig
 from rlray.algos.replay.settings import ReplaySettings
 from rlray.algos.schedules import Schedule
 from rlray.algos.settings import Count, Finite, Fraction, Positive, Whole
@@ -15,7 +15,7 @@ from rlray.algos.settings import Count, Finite, Fraction, Positive, Whole
 class SACConfig(ReplaySettings):
     """Hyperparameters; the defaults are the paper's. "Steps" are agent steps, "updates" gradient steps."""
 
-    network: NetworkConfig = NetworkConfig()
+    network: FeedForwardConfig = NetworkConfig()
     """Actor and critics, or just their kind: auto, nature, dqn2013, small, conv, mlp, `package.module:MyNet`."""
     discount: Fraction = 0.99
     """Gamma, per step."""

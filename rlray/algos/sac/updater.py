@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rlray.algos.networks import InputNorm, export_weights
+from rlray.algos.networks import InputNorm, export_gradients, export_weights
 from rlray.algos.replaying import Updated
 from rlray.algos.sac.config import SACConfig
 from rlray.algos.sac.loss import critic_loss, policy_loss, soft_target, temperature_gradient
@@ -99,6 +99,10 @@ class SACUpdater:
     def weights(self) -> Weights:
         """A copy of the actor's weights and of its input's normalisation, on the CPU."""
         return export_weights(self.actor)
+
+    def gradients(self) -> Weights:
+        """Copies of the gradients of the last update, after clipping; the actor's only where it was due."""
+        return {**export_gradients(self.actor), **export_gradients(self.critics, "critics.")}
 
     def state(self) -> dict[str, Any]:
         """Networks, temperature, optimiser, counters and random numbers. Tensors are not copied.

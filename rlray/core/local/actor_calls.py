@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rlray.core.calls import as_call_error
 from rlray.core.exceptions import ActorUnavailableError, TaskCancelledError
+from rlray.core.local.line import Line
 from rlray.core.local.references import Payload
 from rlray.core.local.submitter import COMPANY, Host
 from rlray.core.local.tasks import Task, batch_to_wire, first_error
@@ -29,7 +30,7 @@ class ActorLane:
     killed: bool = False  # for good, by this process: its death is about to be told
     worker: int | None = None
     cause: Payload | None = None
-    waiting: deque[Task] = field(default_factory=deque)  # not sent yet, in order
+    waiting: Line = field(default_factory=Line)  # not sent yet, in order
     running: OrderedDict[bytes, Task] = field(default_factory=OrderedDict)  # sent, in order
 
 
@@ -69,7 +70,7 @@ class ActorCalls:
     @property
     def lack_workers(self) -> bool:
         """Whether calls wait for actors that have no process yet."""
-        return any(lane.waiting and lane.state in ("pending", "restarting") for lane in self._lanes.values())
+        return any(lane.waiting.length and lane.state in ("pending", "restarting") for lane in self._lanes.values())
 
     def home(self, actor: bytes) -> int | None:
         """The process that the actor lives in, as far as is known."""
@@ -112,7 +113,7 @@ class ActorCalls:
     def tasks(self) -> Iterator[Task]:
         """All calls that have not ended."""
         for lane in self._lanes.values():
-            yield from lane.waiting
+            yield from lane.waiting.tasks()
             yield from lane.running.values()
 
     def answered(self, worker: int, task: Task) -> None:
@@ -129,12 +130,13 @@ class ActorCalls:
     def _pump(self, lane: ActorLane) -> None:
         """Send what may be sent."""
         if lane.state == "dead":
-            while lane.waiting:
-                self._host.finish(lane.waiting.popleft(), lane.cause or ("error", as_call_error(None)))
+            while (task := lane.waiting.first()) is not None:
+                lane.waiting.popleft()
+                self._host.finish(task, lane.cause or ("error", as_call_error(None)))
         elif lane.state == "alive" and lane.worker is not None:
             batch = []
-            while lane.waiting and lane.waiting[0].ready:
-                task = lane.waiting.popleft()
+            while (task := lane.waiting.first()) is not None and task.ready:
+                lane.waiting.popleft()
                 if task.dependencies and (error := first_error(task.dependencies, self._host.references)) is not None:
                     self._host.finish(task, error)
                     continue
@@ -192,8 +194,9 @@ class ActorCalls:
         lane = self.lane(task.actor)
         if task.worker is not None:
             self._host.post(task.worker, ("cancel", task.id, recursive))
-        elif task in lane.waiting:
-            lane.waiting.remove(task)
+        else:
+            lane.waiting.take_out(task)
             error = TaskCancelledError(f"{task.spec.name} was cancelled")
             self._host.finish(task, ("error", dumps_error(error)))
+            task.let_go()
             self._pump(lane)  # the calls behind it may have waited for its arguments

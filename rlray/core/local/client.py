@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import socket
 import threading
@@ -23,7 +22,7 @@ from rlray.core.local.chunks import LocalChunk, packed
 from rlray.core.local.generators import Stream
 from rlray.core.local.groups import Groups
 from rlray.core.local.hooks import Hooks
-from rlray.core.local.jobs import Measures
+from rlray.core.local.inbox import Inbox
 from rlray.core.local.lineage import make_again
 from rlray.core.local.loop import Loop
 from rlray.core.local.owned_actors import OwnedActors
@@ -64,14 +63,14 @@ class Client(Engine):
         self.process = process
         self.hooks: Hooks | None = None
         self.environment = settings.environment  # what tasks and actors started here inherit
-        self.loop = Loop(settings.secret, self._handle, self._lost, self._idle)
+        self.loop = Loop(settings.secret, Inbox(self).handle, self._lost, self._idle)
         self.references = References(process, self.post, self.free, self.loop.attend, self._future)
         self.values = Values(settings, self.references, self.ask, self.post, self.loop, self.blocking)
         self.values.recover = self.recover
         self.submitter = Submitter(self, settings.total)
         self.actors = ActorCalls(self)
         self._awaiting = Awaiting(self)
-        self._results = Results(self)
+        self.results = Results(self)
         self._groups = Groups(self)
         self.wishes = Wishes(self)
         self.reports = Reports(self)
@@ -80,10 +79,10 @@ class Client(Engine):
         self.welcome = False  # the node is ready
         self._unready: dict[bytes, Task] = {}  # tasks that wait for their arguments
         self._holding = False  # calls wait for company
-        self._peers = Peers(self.loop, settings, process, self._unreachable)
-        self._replies: dict[int, Any] = {}
+        self.peers = Peers(self.loop, settings, process, self._unreachable)
+        self.replies: dict[int, Any] = {}
         self._tickets = 0
-        self._owned_actors = OwnedActors(self)
+        self.owned_actors = OwnedActors(self)
         self._broken: Exception | None = None
         self._all_failed = False
         self._futures: Futures | None = None
@@ -92,7 +91,7 @@ class Client(Engine):
             self._node = self.loop.adopt(node, NODE)
         else:
             self._node = self.loop.connect(settings.socket_path(NODE), process, NODE, patient=True)
-        self._peers.add(self._node)
+        self.peers.add(self._node)
 
     # -- the Engine interface: tasks and actors ----------------------------------------------------------------------
 
@@ -132,7 +131,7 @@ class Client(Engine):
         options: Mapping[str, Any],
     ) -> ObjectRef:
         self.check_alive()
-        life = self._owned_actors.create(code, methods, args, kwargs, asked, options)
+        life = self.owned_actors.create(code, methods, args, kwargs, asked, options)
         with self.loop.lock:
             self.lacks_workers()
         return life
@@ -201,14 +200,6 @@ class Client(Engine):
         self.wait_for([ref])
         return True
 
-    def _on_recover(self, sender: int, object_id: bytes) -> None:
-        entry = self.references.entries.get(object_id)
-        if entry is not None and entry.payload is not None and not make_again(self, entry):
-            file = entry.payload[1] if entry.payload[0] == "spilled" else "with the value"
-            text = f"the file {file} is gone, and the value of {object_id.hex()} cannot be made again"
-            entry.payload = ("error", dumps_error(exc.ObjectLostError(text)))
-        self._on_fetch(sender, object_id)
-
     def run_again(self, task: Task) -> None:
         """Run a task of which there is nothing left but its results' entries."""
         lane = task.lane
@@ -253,23 +244,21 @@ class Client(Engine):
                 return
             if task.actor is not None and force:
                 raise ValueError("force=True cannot cancel an actor's method; use kill(actor) to end the actor")
-            self._cancel(task, force, recursive)
+            self.cancel_here(task, force, recursive)
             self.loop.changed()
 
-    def _cancel(self, task: Task, force: bool, recursive: bool) -> None:
-        sent = task.worker is not None
+    def cancel_here(self, task: Task, force: bool, recursive: bool) -> None:
+        """What the task has started itself is known to the process that runs it, which hears of this."""
         if task.actor is not None:
             self.actors.cancel(task, recursive)
         else:
             self.submitter.cancel(task, force, recursive)
-        if recursive and not sent:
-            self.cancel_children(task.id)
 
     def cancel_children(self, parent: bytes) -> None:
-        """Cancel what a task of this process has submitted."""
+        """Cancel what a task that runs in this process has started."""
         with self.loop.lock:
             for task in [task for task in self.all_tasks() if task.parent == parent]:
-                self._cancel(task, force=False, recursive=True)
+                self.cancel_here(task, force=False, recursive=True)
 
     def all_tasks(self) -> Iterator[Task]:
         """The calls of this process that have not ended."""
@@ -281,6 +270,10 @@ class Client(Engine):
     def put(self, value: Any) -> ObjectRef:
         self.check_alive()
         return self.values.put(value)
+
+    def empty(self, shape: Any, dtype: Any, order: Literal["C", "F"]) -> Any:
+        self.check_alive()
+        return self.values.empty(shape, dtype, order)
 
     def failed(self, error: Exception) -> ObjectRef:
         with self.loop.lock:
@@ -504,7 +497,7 @@ class Client(Engine):
 
     def post(self, process: int, message: Message) -> None:
         """Send to a process of the run; a dead one's messages are dropped, its end is told by the node."""
-        self._peers.post(process, message)
+        self.peers.post(process, message)
 
     def _unreachable(self, process: int) -> None:
         """A process is dead of which the node will not tell, if it died before this one came."""
@@ -530,114 +523,15 @@ class Client(Engine):
             self._tickets += 1
             ticket = self._tickets
         self.tell_node((kind, ticket, *args))
-        self.loop.run_until(lambda: ticket in self._replies or self._broken is not None)
-        if ticket not in self._replies:
+        self.loop.run_until(lambda: ticket in self.replies or self._broken is not None)
+        if ticket not in self.replies:
             self.check_alive()
-        return self._replies.pop(ticket)
+        return self.replies.pop(ticket)
 
-    def _handle(self, connection: Connection, message: Message) -> None:
-        sender = connection.peer
-        self._peers.add(connection)
-        handler = getattr(self, f"_on_{message[0]}", None)
-        if handler is not None:
-            handler(sender, *message[1:])
-        elif self.hooks is not None:
-            self.hooks.on_message(sender, message)
-
-    def _on_done(self, sender: int, results: list[tuple[Any, ...]], measures: Measures) -> None:
-        self._results.done(sender, results, measures)
-
-    def _on_yielded(self, sender: int, task_id: bytes, index: int, payload: Payload, inner: list[bytes]) -> None:
-        self._results.yielded(sender, task_id, index, payload, inner)
-
-    def _on_taken(self, sender: int, ids: list[bytes], why: str) -> None:
-        self.submitter.taken_back(sender, ids, why)
-
-    def _on_fetch(self, sender: int, object_id: bytes) -> None:
-        ref = self.references.adopt(object_id)
-
-        def answer() -> None:
-            inner = self.references.grant(ref.entry.inner, sender)
-            self.post(sender, ("value", object_id, ref.entry.payload, inner))
-
-        if self.references.when_ready(ref.entry, answer):
-            answer()
-
-    def _on_value(self, sender: int, object_id: bytes, payload: Payload, inner: list[bytes]) -> None:
-        refs = self.references.receive(inner, sender)
-        entry = self.references.entries.get(object_id)
-        if entry is not None:
-            self.references.resolve(entry, payload, refs)
-
-    def _on_credit(self, sender: int, object_id: bytes, holder: int, change: int, booker: int | None = None) -> None:
-        self.references.credit(object_id, holder, change, booker)
-
-    def _on_cancel_for(self, sender: int, object_id: bytes, force: bool, recursive: bool) -> None:
-        entry = self.references.entries.get(object_id)
-        if entry is not None and entry.task is not None:
-            self._cancel(entry.task, force and entry.task.actor is None, recursive)
-
-    def _on_report(self, node: int, ticket: int, kind: str, options: Mapping[str, Any]) -> None:
-        self.tell_node(("reporting", ticket))  # with a million values it may take longer than one waits for the stuck
-        try:
-            answer = self.reports.make(kind, options)
-        except Exception as why:  # whoever looks in is told, and the run goes on
-            logger.exception("no report of %s", kind)
-            answer = {"pid": os.getpid(), "failure": f"{type(why).__name__}: {why}"}
-        self.tell_node(("reported", ticket, answer))
-
-    def _on_record(self, node: int, everything: bool) -> None:
-        self.recorder.record(everything)
-
-    def _on_welcome(self, node: int) -> None:
-        self.welcome = True
-
-    def _on_grant(self, node: int, request: Request, worker: int) -> None:
-        self.submitter.granted(request, worker)
-
-    def _on_refuse(self, node: int, request: Request, error: bytes) -> None:
-        self.submitter.refused(request, error)
-
-    def _on_group(self, node: int, group: bytes, state: Any) -> None:
-        self._groups.changed(group, state)
-
-    def _on_reclaim(self, node: int) -> None:
-        self.submitter.return_unused(contended=True)
-
-    def _on_actor(self, node: int, actor: bytes, state: Any, worker: int | None, cause: bytes | None) -> None:
-        if state in ("dead", "restarting"):
-            home = self.actors.home(actor)
-            if home is not None:
-                self.loop.read_now(home)
-        self.actors.changed(actor, state, worker, cause)
-        if state == "alive":
-            if worker is not None:
-                self.loop.read_now(worker)  # it has booked what it keeps of what its constructor was given
-            self._owned_actors.constructed(actor)
-        elif state == "dead":
-            self._owned_actors.died(actor)
-
-    def _on_reply(self, node: int, ticket: int, answer: Any) -> None:
-        if ticket:
-            self._replies[ticket] = answer
-
-    def _on_gone(self, node: int, process: int, reason: str) -> None:
-        self.loop.drain(process)  # what it had finished before it died is not lost
-        self._peers.remove(process)
-        self.submitter.worker_gone(process, reason)
-        self.sent.pop(process, None)
-        self.references.peer_gone(process)
-        self.references.stand_in(process)
-        self.values.peer_gone(process)
+    def on_other(self, sender: int, message: Message) -> None:
+        """A message of a kind that not every process knows, see `rlray.core.local.inbox`."""
         if self.hooks is not None:
-            self.hooks.on_message(NODE, ("gone", process))
-        self.loop.changed()
-
-    def _on_settled(self, node: int, process: int) -> None:
-        """Every process has acted on the death of one."""
-        if self.references.has_booked(process):
-            self.loop.read_others(NODE)  # what they had to say about it was written before the node heard of it
-        self.references.settled(process)
+            self.hooks.on_message(sender, message)
 
     def _lost(self, connection: Connection) -> None:
         if connection.peer == NODE and self.hooks is not None:
@@ -649,7 +543,7 @@ class Client(Engine):
         """Whether others hold, or wait for, what this process owns; or a task that it has started has not ended."""
         return self.references.needed() or any(True for _ in self.all_tasks())
 
-    # -- reference counts --------------------------------------------------------------------------------------------
+    # -- between messages --------------------------------------------------------------------------------------------
 
     def _idle(self) -> None:
         if self._holding:
@@ -665,21 +559,3 @@ class Client(Engine):
     def free(self, payload: Payload) -> None:
         """Give back the memory of a value that nobody holds."""
         self.values.free(payload)
-
-    # -- memory ------------------------------------------------------------------------------------------------------
-
-    def empty(self, shape: Any, dtype: Any, order: Literal["C", "F"]) -> Any:
-        self.check_alive()
-        return self.values.empty(shape, dtype, order)
-
-    def _on_free(self, sender: int, extents: tuple[int, ...]) -> None:
-        self.values.extents.returned(sender, extents)
-
-    def _on_short(self, node: int) -> None:
-        self.values.extents.give_up()
-
-    def _on_room(self, node: int) -> None:
-        self.values.extents.room()
-
-    def _on_spill(self, node: int, needed: int) -> None:
-        self.values.make_room(needed, lambda moved, kept: self.tell_node(("spilled", moved, kept)))

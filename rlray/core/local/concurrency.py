@@ -7,7 +7,7 @@ import inspect
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal
@@ -155,7 +155,7 @@ class Coroutines(Concurrency):
         asyncio.set_event_loop(self._loop)
         self._main = threading.get_ident()
         self._room = _sizes(limit, groups)
-        self._waiting: dict[str | None, deque[Job]] = {group: deque() for group in self._room}
+        self._waiting: dict[str | None, OrderedDict[bytes, Job]] = {group: OrderedDict() for group in self._room}
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._readers: dict[bytes, asyncio.Event] = {}  # set when the reader of a generator has taken more
         self._flushing = False
@@ -184,7 +184,7 @@ class Coroutines(Concurrency):
             if self._room[group] and not self._closed:
                 self._begin(job)
             else:
-                self._waiting[group].append(job)
+                self._waiting[group][job.id] = job
 
     def _begin(self, job: Job) -> None:
         self._room[job.spec.concurrency_group] -= 1
@@ -200,8 +200,7 @@ class Coroutines(Concurrency):
                 task.cancel()
             return
         for waiting in self._waiting.values():
-            for job in [job for job in waiting if job.id == task_id]:
-                waiting.remove(job)
+            if (job := waiting.pop(task_id, None)) is not None:
                 self._answer(job, self._executor.cancelled(job))
 
     def close(self) -> None:
@@ -242,7 +241,7 @@ class Coroutines(Concurrency):
             if not self._tasks:
                 self._executor.depart()
         elif self._waiting[group]:
-            self._begin(self._waiting[group].popleft())
+            self._begin(self._waiting[group].popitem(last=False)[1])
 
     async def _run_chunk(self, job: Job) -> Answer:
         executor = self._executor

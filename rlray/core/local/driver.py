@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from rlray.core.local.reports import Waiting
 from rlray.core.local.settings import DRIVER, NODE, ZYGOTE, RunSettings
 from rlray.core.local.spawn import Spawned
 from rlray.core.local.stuck import Stuck
-from rlray.core.local.wire import Connection
+from rlray.core.local.wire import Connection, Message
 
 if TYPE_CHECKING:
     from rlray.core.local.printing import LogPrinter
@@ -82,9 +81,14 @@ class Driver(Client):
                 text += (Path(self.settings.log_directory) / name).read_text(errors="replace")[-2000:]
         return text.strip() or str(self._broken or "")
 
-    def _on_printed(self, node: int, workers: list[tuple[int, int]], dead: bool) -> None:
-        """Workers have printed something, or are dead."""
-        self._log_printer().look(workers, dead)
+    def on_other(self, sender: int, message: Message) -> None:
+        match message:
+            case ("printed", workers, dead):
+                self._log_printer().look(workers, dead)
+            case ("ended",):
+                self._all_ended()
+            case ("broken", what):  # the zygote tells what happened before it ends everything
+                self._break(what)
 
     def _log_printer(self) -> LogPrinter:
         if self._printer is None:
@@ -95,7 +99,7 @@ class Driver(Client):
 
     def _all_is_printed(self) -> None:
         if self._lifeline.closed:  # the zygote was killed
-            self._remove_directories()
+            self.settings.remove_directories()
         else:
             self.loop.send(self._lifeline, ("read",))
 
@@ -131,26 +135,18 @@ class Driver(Client):
             self._zygote.wait()
             end_session(self._zygote.pid)
         finally:
-            self._remove_directories()
-
-    def _remove_directories(self) -> None:
-        for directory in (self.settings.directory, self.settings.spill_directory):
-            shutil.rmtree(directory, ignore_errors=True)
+            self.settings.remove_directories()
 
     def forked(self) -> None:
         self._down = True
         self._spawned.forked()
         super().forked()
 
-    def _on_ended(self, zygote: int) -> None:
+    def _all_ended(self) -> None:
         """Every process but the zygote has ended, which waits with the files until they are read."""
         self._ended = True
         if not self._down:
             self._log_printer().finish()
-
-    def _on_broken(self, zygote: int, what: str) -> None:
-        """The zygote tells what happened before it ends everything."""
-        self._break(what)
 
     def _zygote_died(self) -> None:
         """The process that ends all others when the time comes is gone: what is left is this one's to end."""
@@ -162,9 +158,9 @@ class Driver(Client):
         )
         end_session(self._zygote.pid)
         if self.settings.log_to_driver:
-            self._on_ended(ZYGOTE)
+            self._all_ended()
         else:
-            self._remove_directories()
+            self.settings.remove_directories()
 
     def _break(self, what: str) -> None:
         if self._broken is None:

@@ -9,16 +9,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlray.core.calls import put_together, retries
-from rlray.core.engine import CHUNK, STREAMING, ActorInfo
+from rlray.core.engine import CHUNK, STREAMING
 from rlray.core.exceptions import ActorDiedError, ActorExit, TaskCancelledError, task_error
 from rlray.core.local import logs
+from rlray.core.local.acting import Acting, make
 from rlray.core.local.client import Client
 from rlray.core.local.codes import ReceivedCodes
 from rlray.core.local.environments import set_up
@@ -26,7 +26,7 @@ from rlray.core.local.hooks import Concurrent
 from rlray.core.local.interrupts import Interrupts
 from rlray.core.local.jobs import Answer, Answers, Job, Odd, chunk_size, receive
 from rlray.core.local.lending import Lending
-from rlray.core.local.references import Payload, task_of
+from rlray.core.local.references import Payload
 from rlray.core.local.returns import Returns
 from rlray.core.local.wire import Message
 from rlray.core.local.yielding import Yielding
@@ -35,26 +35,14 @@ from rlray.core.serialization import deserialize, dumps_error, unpickled
 from rlray.core.timeline import Kind
 
 if TYPE_CHECKING:
-    from rlray.core.local.concurrency import Concurrency
+    pass
 
 _SHORT = 0.0005  # seconds: calls shorter than this share a message with the next one's answer
+_WEIGHT = 0.2  # of the latest call in the mean of how long calls take
 _HOLD = 0.001  # seconds an answer is held back at most, ...
 _OVERDUE = 0.010  # ... or, where a call that was taken for a short one turns out long
+_CALL, _FAILED = Kind.CALL, Kind.FAILED  # finding them takes longer than noting a call
 _UNNEEDED_AFTER = 0.050  # seconds between two looks whether somebody still needs a process that wants to end
-
-
-@dataclass(slots=True)
-class _ActorState:
-    """What a worker that became an actor knows."""
-
-    id: bytes
-    class_name: str
-    info: ActorInfo
-    name: str | None
-    request: Request
-    restarts: int
-    instance: Any = None
-    concurrency: Concurrency | None = None  # None: calls run on the main thread, one after the other
 
 
 def _item(what: str, pickled: tuple[bytes, Sequence[Any]]) -> Any:
@@ -73,13 +61,14 @@ class Executor:
         self._gpus = gpus
         self._output = output
         self._queue: deque[Job | Callable[[], None]] = deque()
+        self._asked_to_cancel: dict[bytes, bool] = {}  # task -> with what it has started
         self._codes = ReceivedCodes()
         self._functions: dict[Any, Callable[..., Any]] = {}
         self._calls: dict[Any, int] = {}  # of functions with max_calls
         self._departure: bytes | None = None  # the actor ends for this reason, once its calls under way have ended
         self._leaving = False
         self._orphan = False  # its caller is dead, and the node does not know yet that it runs nothing any more
-        self._actor: _ActorState | None = None
+        self._actor: Acting | None = None
         self.answers = Answers(client)
         self.returns = Returns(client, self.answers)
         self.yielding = Yielding(client, self.returns)
@@ -87,7 +76,6 @@ class Executor:
         self._announced = ""
         self._main = threading.main_thread().ident
         self._current: Job | None = None  # on the main thread
-        self._constructing: tuple[bytes, float] | None = None  # the actor's constructor, and when it began
         self.beside: dict[bytes, Job] = {}  # on other threads, and as coroutines
         self._recorder = client.recorder
         self._lending = Lending(client.loop, lambda: self._current, self._lend)
@@ -140,7 +128,9 @@ class Executor:
             case ("take_back", ids):
                 self._give_back(sender, set(ids), "asked")
             case ("cancel", task_id, recursive):
-                self._cancel(task_id, recursive)
+                if not self._asked_to_cancel:
+                    self._client.loop.call_later(0, self._cancel)
+                self._asked_to_cancel[task_id] = recursive
             case ("consumed", task_id, count):
                 actor = self._actor
                 if self.yielding.consumed(task_id, count) and actor is not None and actor.concurrency is not None:
@@ -180,37 +170,42 @@ class Executor:
 
     def _give_back(self, caller: int, ids: set[bytes] | None, why: str) -> None:
         """Return jobs of a caller that have not been started: those asked for, or all."""
-        back: list[bytes] = []
+        back = self._withdraw(lambda job: job.caller == caller and (ids is None or job.id in ids))
+        self._client.post(caller, ("taken", [job.id for job in back], why))
+
+    def _withdraw(self, wanted: Callable[[Job], bool]) -> list[Job]:
+        """Take jobs that have not been started out of the queue; in their order."""
+        taken: list[Job] = []
         kept: list[Job | Callable[[], None]] = []
         while self._queue:
             try:
                 job = self._queue.pop()  # from the end: the main thread takes from the front at the same time
             except IndexError:
                 break
-            if isinstance(job, Job) and job.caller == caller and (ids is None or job.id in ids):
-                back.append(job.id)
+            if isinstance(job, Job) and wanted(job):
+                taken.append(job)
             else:
                 kept.append(job)
         self._queue.extend(reversed(kept))
-        self._client.post(caller, ("taken", back[::-1], why))
+        return taken[::-1]
 
-    def _cancel(self, task_id: bytes, recursive: bool) -> None:
-        if recursive:
-            self._client.cancel_children(task_id)
-        for job in list(self._queue):
-            if isinstance(job, Job) and job.id == task_id:
-                try:
-                    self._queue.remove(job)
-                except ValueError:  # the main thread has just begun it
-                    break
-                self.answers.add(job.caller, self.cancelled(job))
-                self.answers.flush()
-                return
-        if self._actor is not None:
-            if self._actor.concurrency is not None:
-                self._actor.concurrency.cancel(task_id)
-        elif self._current is not None and self._current.id == task_id:
-            self._interrupts.ask(task_id)
+    def _cancel(self) -> None:
+        """Cancel what was asked for: all at once, so that a long queue is looked through once for many."""
+        asked, self._asked_to_cancel = self._asked_to_cancel, {}
+        queued = self._withdraw(lambda job: job.id in asked)
+        for job in queued:
+            del asked[job.id]
+            self.answers.add(job.caller, self.cancelled(job))
+        if queued:
+            self.answers.flush()
+        for task_id, recursive in asked.items():
+            if recursive:
+                self._client.cancel_children(task_id)
+            if self._actor is not None:
+                if self._actor.concurrency is not None:
+                    self._actor.concurrency.cancel(task_id)
+            elif self._current is not None and self._current.id == task_id:
+                self._interrupts.ask(task_id)
 
     def _on_main(self) -> bytes | None:
         job = self._current
@@ -228,8 +223,9 @@ class Executor:
                 answer = self.perform(job)
             finally:
                 self._current = None
-                self._interrupts.look_away()
-                if self._lending.lent:
+                if self._interrupts.watched is not None:
+                    self._interrupts.look_away()
+                if self._lending.lent is not None:
                     self._lending.take_back()
         except KeyboardInterrupt:
             answer = self.cancelled(job)
@@ -253,13 +249,14 @@ class Executor:
             return True
         if following.spec.once:  # if it kills this process, it must be seen to be the one that ran
             return True
-        mean = self.answers.mean(following.spec.target)
-        return mean is None or mean > _SHORT
+        measure = following.spec.measure or self.answers.known(following.spec)
+        return measure is None or measure.mean > _SHORT
 
     def flush(self) -> None:
         """Let go of what was printed, then of the answers."""
         logs.flush()
         self.answers.flush()
+        self._recorder.look()
 
     def flush_soon(self, seconds: float = _HOLD) -> None:
         """Let go of the answers before they have waited long."""
@@ -298,9 +295,7 @@ class Executor:
     def _orphaned(self, caller: int) -> None:
         """The process whose tasks this one runs is dead, and with it the use of them; but not of what others need."""
         self._orphan = True
-        for job in [job for job in self._queue if isinstance(job, Job) and job.caller == caller]:
-            with suppress(ValueError):  # the main thread has just begun it
-                self._queue.remove(job)
+        self._withdraw(lambda job: job.caller == caller)
         if self._current is not None:
             self._client.cancel_children(self._current.id)
             if self._client.needed():
@@ -331,17 +326,21 @@ class Executor:
 
     def took(self, job: Job, calls: int = 1) -> float:
         """A call, or a chunk of them, has run to its end; returns the seconds that it took."""
-        seconds = time.perf_counter() - job.began
-        self.answers.measured(job.spec, seconds, calls)
-        if seconds >= self._recorder.least:
-            self._recorder.add(job.began, seconds, job.spec.name, Kind.CALL, job.id)
+        seconds, spec, recorder = time.perf_counter() - job.began, job.spec, self._recorder
+        measure = spec.measure or self.answers.measure(spec, seconds)
+        measure.mean += _WEIGHT * (seconds - measure.mean)
+        measure.calls += calls
+        measure.seconds += seconds
+        self.answers.fresh[spec.target] = measure
+        if seconds >= recorder.least:
+            recorder.notes.extend((job.began, seconds, job.id, spec.name, _CALL))
         return seconds
 
     def raised(self, job: Job, error: BaseException) -> Answer:
         """A call has raised: what is to be told of it."""
         seconds = time.perf_counter() - job.began
         if seconds >= self._recorder.least:
-            self._recorder.add(job.began, seconds, job.spec.name, Kind.FAILED, job.id)
+            self._recorder.notes.extend((job.began, seconds, job.id, job.spec.name, _FAILED))
         return self.failed(job, error)
 
     def prepare(self, job: Job) -> tuple[Callable[..., Any], Sequence[Any], Mapping[str, Any]]:
@@ -503,18 +502,18 @@ class Executor:
         job = self._job_here()
         if job is not None:
             return job.id
-        constructing = self._constructing
+        constructing = self._actor.constructing if self._actor is not None else None
         return constructing[0] if constructing is not None and threading.get_ident() == self._main else None
 
     def under_way(self) -> list[dict[str, Any]]:
         """What this process runs at this moment."""
-        actor, constructing = self._actor, self._constructing
+        actor = self._actor
         rows = [
             (job.id, job.spec.name, job.began, job.thread or (0 if job.id in self.beside else self._main))
             for job in [*filter(None, [self._current]), *self.beside.values()]
             if job.began
         ]
-        if actor is not None and constructing is not None:
+        if actor is not None and (constructing := actor.constructing) is not None:
             rows.append((constructing[0], f"{actor.class_name}.__init__", constructing[1], self._main))
         return [
             {"id": task_id, "name": name, "began": began, "thread": thread, "method": actor is not None}
@@ -569,8 +568,8 @@ class Executor:
         self._codes.clear()
         try:
             info = unpickled(f"the method table of {name}", lambda: pickle.loads(spec["info"]))
-            actor = self._actor = _ActorState(actor_id, name, info, spec["name"], request, restarts)
-            concurrency, actor.instance = self._made(actor, spec)
+            actor = self._actor = Acting(actor_id, name, info, spec["name"], request, restarts)
+            concurrency, actor.instance = make(actor, spec, client, self)
         except BaseException as error:  # also SystemExit: the caller is told
             failure = task_error(f"{name}.__init__", error, f"pid={os.getpid()}, actor {name}")
             client.tell_node(("actor_failed", actor_id, dumps_error(failure)))
@@ -579,37 +578,3 @@ class Executor:
         client.tell_node(("actor_ready", actor_id))
         if concurrency is not None:
             concurrency.run(client.loop)
-
-    def _made(self, actor: _ActorState, spec: Mapping[str, Any]) -> tuple[Concurrency | None, Any]:
-        """How the actor's calls run, and the actor. What its constructor was given lives no longer than this call."""
-        client, name = self._client, actor.class_name
-        with client.loop.lock:
-            refs = client.references.claim(spec["refs"])
-            dependencies = client.references.claim(spec["dependencies"])
-        client.wait_for(dependencies)
-        cls = unpickled(f"the class {name}", lambda: pickle.loads(spec["code"]))
-        arguments = spec["arguments"]
-        if arguments is None:
-            client.wait_for(refs[:1])
-            values = client.values.load(refs[0])
-        else:
-            values = client.values.unpack(arguments, refs, f"an argument of {name}.__init__")
-        args, kwargs = put_together(values, spec["slots"], [client.values.load(ref) for ref in dependencies])
-        from rlray.core.local.concurrency import concurrency_of  # asyncio, which few programs need
-
-        concurrency = concurrency_of(cls, spec["max_concurrency"], spec["concurrency_groups"] or {}, self)
-        return concurrency, self._construct(actor, cls, args, kwargs)
-
-    def _construct(self, actor: _ActorState, cls: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """The instance. Whoever looks in sees the constructor as a call of the actor."""
-        began, task, kind = time.perf_counter(), task_of(actor.id), Kind.FAILED
-        self._constructing = (task, began)
-        try:
-            instance = cls(*args, **kwargs)
-            kind = Kind.CALL
-        finally:
-            self._constructing = None
-            seconds = time.perf_counter() - began
-            if seconds >= self._recorder.least:
-                self._recorder.add(began, seconds, f"{actor.class_name}.__init__", kind, task)
-        return instance

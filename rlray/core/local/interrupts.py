@@ -29,7 +29,7 @@ class Interrupts:
         self._loop, self._running = loop, running
         self._callers = frozenset(callers)
         self._main = threading.main_thread().ident
-        self._watched: FrameType | None = None
+        self.watched: FrameType | None = None  # for others to read
         self._tracing: Any = None  # what traced the main thread before a frame was watched
         signal.signal(signal.SIGINT, self._on_signal)
 
@@ -67,9 +67,9 @@ class Interrupts:
 
     def _watch(self, frame: FrameType | None) -> None:
         """Interrupt the task as soon as this frame goes on."""
-        if frame is None or self._watched is not None:
+        if frame is None or self.watched is not None:
             return
-        self._watched, self._tracing = frame, sys.gettrace()
+        self.watched, self._tracing = frame, sys.gettrace()
         frame.f_trace_opcodes, frame.f_trace = True, self._goes_on
         sys.settrace(_look_away)
 
@@ -79,7 +79,7 @@ class Interrupts:
 
     def look_away(self) -> None:
         """Watch nothing any more. Called on the main thread."""
-        frame, self._watched = self._watched, None
+        frame, self.watched = self.watched, None
         if frame is not None:
             frame.f_trace_opcodes, frame.f_trace = False, None
             sys.settrace(self._tracing)

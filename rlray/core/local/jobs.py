@@ -42,6 +42,18 @@ class JobSpec:
     max_calls: int
     concurrency_group: str | None
     backpressure: int
+    measure: Measure | None = None  # of such calls, once one has ended
+
+
+class Measure:
+    """How long the calls of one function or method take."""
+
+    __slots__ = ("calls", "mean", "name", "seconds")
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self.name = name
+        self.mean = seconds  # lately
+        self.calls, self.seconds = 0, 0.0  # since the caller was last told
 
 
 class Job:
@@ -96,47 +108,32 @@ def chunk_size(job: Job) -> int:
     return len(job.args[0] if job.args[0] is not None else job.args[1])
 
 
-class Measure:
-    """How long the calls of one function or method take."""
-
-    __slots__ = ("calls", "mean", "name", "seconds")
-
-    def __init__(self, name: str, seconds: float) -> None:
-        self.name = name
-        self.mean = seconds  # lately
-        self.calls, self.seconds = 0, 0.0  # since the caller was last told
-
-
 class Answers:
     """Answers that wait for company, so that those of short calls share a message."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._waiting: dict[int, list[Answer]] = {}
-        self._fresh: dict[Any, Measure] = {}
+        self.fresh: dict[Any, Measure] = {}  # of calls that have ended since the callers were last told
         self._measures: dict[Any, Measure] = {}  # by code or method
         self._kept: dict[bytes, list[ObjectRef]] = {}  # by task: references in its answer
         self.since = 0.0  # when the oldest answer was added
 
-    def measured(self, spec: JobSpec, seconds: float, calls: int = 1) -> None:
-        """A call, or a chunk of them, has run to its end."""
-        measure = self._measures.get(spec.target)
+    def measure(self, spec: JobSpec, seconds: float) -> Measure:
+        """Where to note how long such a call took; ``seconds``: the mean, if this is the first."""
+        measure = self.known(spec)
         if measure is None:
-            measure = self._measures[spec.target] = Measure(spec.name, seconds)
-        else:
-            measure.mean += 0.2 * (seconds - measure.mean)
-        measure.calls += calls
-        measure.seconds += seconds
-        self._fresh[spec.target] = measure
+            measure = spec.measure = self._measures[spec.target] = Measure(spec.name, seconds)
+        return measure
 
     def forget(self, target: Any) -> None:
         """Nobody calls it any more."""
         self._measures.pop(target, None)
 
-    def mean(self, target: Any) -> float | None:
-        """Seconds that a call takes lately, if that is known."""
-        measure = self._measures.get(target)
-        return None if measure is None else measure.mean
+    def known(self, spec: JobSpec) -> Measure | None:
+        """How long such a call takes, if that is known."""
+        spec.measure = self._measures.get(spec.target)
+        return spec.measure
 
     def keep(self, task_id: bytes, refs: Sequence[ObjectRef]) -> None:
         """An answer of the task names these references, which live until it has left.
@@ -166,7 +163,7 @@ class Answers:
         with self._client.loop.lock:
             if self._waiting:
                 waiting, self._waiting = self._waiting, {}
-                fresh, self._fresh = self._fresh, {}
+                fresh, self.fresh = self.fresh, {}
                 measures: Measures = {}
                 for target, one in fresh.items():
                     measures[target] = (one.name, one.mean, one.calls, one.seconds)

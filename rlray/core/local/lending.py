@@ -24,7 +24,7 @@ class Lending:
 
     def __init__(self, loop: Loop, running: Callable[[], object], tell: Callable[[bool], None]) -> None:
         self._loop, self._running, self._tell = loop, running, tell
-        self._lent: object = None  # the call whose CPU is lent
+        self.lent: object = None  # the call whose CPU is lent, for others to read
         self._looking = False
 
     @contextmanager
@@ -67,19 +67,14 @@ class Lending:
         call, used = self._running(), time.clock_gettime(clock)
         self._loop.call_later(_LOOK_EVERY, lambda: again(call, used))
 
-    @property
-    def lent(self) -> bool:
-        """Whether the CPU is lent."""
-        return self._lent is not None
-
     def _lend(self, call: object) -> None:
-        if self._lent is None:
-            self._lent = call
+        if self.lent is None:
+            self.lent = call
             self._tell(True)
 
     def take_back(self) -> None:
         """The call waits no more, or has ended."""
         with self._loop.lock:
-            if self._lent is not None:
-                self._lent = None
+            if self.lent is not None:
+                self.lent = None
                 self._tell(False)

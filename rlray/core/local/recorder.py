@@ -3,7 +3,8 @@
 Calls of a millisecond or more are always noted: to them it costs nothing that could be measured, and a look at where
 the time went needs no preparation. With ``init(timeline=True)``, or while somebody records from the command line, all
 are. Spans are written in batches, by the process itself, so that a full disk is an error and not a signal; a process
-that is killed takes those of its last second with it.
+that is killed takes those of its last second with it. A short call may take no longer than noting it carelessly would:
+what is noted is five fields at the end of a list, and all else is done for a batch at a time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,30 +28,52 @@ logger = logging.getLogger(__name__)
 _LAYOUT = "dd10sIBx"  # began, seconds, task, name, kind
 _FIELDS = 5
 _SPAN = struct.Struct(f"<{_LAYOUT}")
-_BATCH = 128  # spans written at once
+_BATCH = 256  # spans written at once
 _SPANS = struct.Struct(f"<{_LAYOUT * _BATCH}")
 _DELAY = 1.0  # seconds after which a span is written at the latest, when the next one comes
 _MOST = 1 << 18  # spans kept of a process: 8 MB
 _MOST_NAMES = 1 << 12
 _OTHERS = "(other names)"
+_NAME = 3  # its place among the fields
 _KINDS = tuple(Kind)
 _NEVER = float("inf")
 
 
+class _Numbers(dict[str, int]):
+    """Numbers of names; a new name gets the next one, and ``tell`` is told of it."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def __missing__(self, name: str) -> int:
+        if len(self) >= _MOST_NAMES:
+            if _OTHERS in self:
+                return self[_OTHERS]
+            name = _OTHERS
+        number = self[name] = len(self)
+        self._tell(name)
+        return number
+
+
 class Recorder:
-    """Notes the spans of one process. `add` may be called from any thread."""
+    """Notes the spans of one process, of any thread.
+
+    `add` notes one. What is called by the million does it itself: ``notes.extend((began, seconds, task, name, kind))``
+    if it took at least `least` seconds, and `look` when many such calls are over.
+    """
 
     def __init__(self, directory: str, process: int, everything: bool) -> None:
-        self.least = 0.0 if everything else NOTABLE  # seconds; shorter ones are not worth a call of `add`
+        self.least = 0.0 if everything else NOTABLE  # seconds; shorter ones are not noted
+        self.notes: list[Any] = []  # the fields of spans not written yet, one after the other; always this list
         self._everything = everything
         self._path = Path(directory) / str(process)
         self._lock = threading.Lock()
-        self._batch: list[Any] = []  # the fields of spans, one after the other
-        self._due = 0.0  # when the batch is written at the latest
+        self._due = 0.0  # when the notes are written at the latest
         self._count = 0  # spans written
         self._fd = -1
         self._names_fd = -1
-        self._names: dict[str, int] = {}
+        self._numbers = _Numbers(self._note_name)
         self._identity: dict[str, object] = {"pid": os.getpid(), "label": "", "actor": None, "since": None}
 
     def record(self, everything: bool) -> None:
@@ -71,13 +94,13 @@ class Recorder:
 
     def add(self, began: float, seconds: float, name: str, kind: Kind, task: bytes) -> None:
         """Note a span. Worth a call are those of at least `least` seconds."""
-        number = self._names.get(name)
-        if number is None:
-            with self._lock:
-                number = self._new_name(name)
-        batch = self._batch
-        batch += (began, seconds, task, number, kind)  # at once, whatever other threads do
-        if len(batch) >= _BATCH * _FIELDS or began > self._due:
+        self.notes.extend((began, seconds, task, name, kind))  # at once, whatever other threads do
+        self.look()
+
+    def look(self) -> None:
+        """Write what is noted, if it is much or old."""
+        notes = self.notes
+        if notes and (len(notes) >= _BATCH * _FIELDS or notes[-_FIELDS] > self._due):
             self.flush()
 
     def flush(self) -> None:
@@ -94,15 +117,9 @@ class Recorder:
                     os.close(fd)
             self._fd = self._names_fd = -1
 
-    def _new_name(self, name: str) -> int:
-        if len(self._names) >= _MOST_NAMES:
-            name = _OTHERS
-        number = self._names.get(name)
-        if number is None:
-            number = self._names[name] = len(self._names)
-            if self._fd >= 0:
-                self._note({"name": name})
-        return number
+    def _note_name(self, name: str) -> None:
+        if self._names_fd >= 0:
+            self._note({"name": name})
 
     def _note(self, line: dict[str, object]) -> None:
         try:
@@ -116,14 +133,15 @@ class Recorder:
         self._fd = os.open(f"{self._path}.spans", flags, 0o600)
         self._names_fd = os.open(f"{self._path}.names", flags | os.O_APPEND, 0o600)
         self._note(self._identity)
-        for name in list(self._names):
+        for name in self._numbers:
             self._note({"name": name})
 
     def _write(self) -> None:
         self._due = time.perf_counter() + _DELAY
-        while self._batch:
-            fields = self._batch[: _BATCH * _FIELDS]
-            del self._batch[: len(fields)]
+        while self.notes:
+            fields = self.notes[: _BATCH * _FIELDS]
+            del self.notes[: len(fields)]
+            fields[_NAME::_FIELDS] = map(self._numbers.__getitem__, fields[_NAME::_FIELDS])
             count = len(fields) // _FIELDS
             data = (_SPANS if count == _BATCH else struct.Struct(f"<{_LAYOUT * count}")).pack(*fields)
             at = self._count % _MOST
@@ -134,7 +152,8 @@ class Recorder:
                     if self._fd < 0:
                         self._open()
                     os.pwrite(self._fd, data[:room], at * _SPAN.size)
-                    os.pwrite(self._fd, data[room:], 0)
+                    if data[room:]:
+                        os.pwrite(self._fd, data[room:], 0)
                 except OSError as why:
                     self._give_up(why)
 

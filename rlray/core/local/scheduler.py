@@ -55,7 +55,7 @@ class Scheduler:
         self._demand: OrderedDict[tuple[int, Request], int] = OrderedDict()
         self._unplaced: Waiting[Request] = Waiting()  # actors that wait for resources
         self._waiting_groups: Waiting[tuple[Shape, ...]] = Waiting()
-        self._actors_of: dict[int, set[bytes]] = {}  # client -> living actors that it made or watches
+        self.actors_of: dict[int, set[bytes]] = {}  # client -> living actors that it made or watches
         self._dead: deque[bytes] = deque()
         self._removed: deque[bytes] = deque()
         self._max_idle = max_idle
@@ -156,7 +156,7 @@ class Scheduler:
         out: list[Instruction] = []
         for worker in self.workers.leased_to(client):
             out += self._orphan(worker, client) if worker.state == "leased" else self._kill(worker)
-        for actor in [self.actors[one] for one in self._actors_of.pop(client, ())]:
+        for actor in [self.actors[one] for one in self.actors_of.pop(client, ())]:
             actor.watchers.discard(client)
             if actor.creator == client and not actor.detached:
                 out += self._end(actor, cause)
@@ -188,7 +188,7 @@ class Scheduler:
 
     def actor_arguments(self, actor_id: bytes, error: bytes | None) -> list[Instruction]:
         """The arguments of the actor's constructor are there, or one of them is an error."""
-        actor = self._living_actor(actor_id)
+        actor = self.living_actor(actor_id)
         if actor is None:
             return []
         if error is not None:
@@ -204,7 +204,7 @@ class Scheduler:
 
     def actor_ready(self, actor_id: bytes) -> list[Instruction]:
         """The actor's constructor has returned."""
-        actor = self._living_actor(actor_id)
+        actor = self.living_actor(actor_id)
         if actor is None:
             return []
         actor.state = "alive"
@@ -212,7 +212,7 @@ class Scheduler:
 
     def actor_failed(self, actor_id: bytes, cause: bytes) -> list[Instruction]:
         """The actor's constructor raised, or the actor asked to leave: it is not restarted."""
-        actor = self._living_actor(actor_id)
+        actor = self.living_actor(actor_id)
         return [] if actor is None else [*self._end(actor, cause), *self._dispatch()]
 
     def declined(self, worker: int) -> list[Instruction]:
@@ -230,7 +230,7 @@ class Scheduler:
 
     def kill_actor(self, actor_id: bytes, cause: bytes, no_restart: bool) -> list[Instruction]:
         """Somebody wants the actor's process ended."""
-        actor = self._living_actor(actor_id)
+        actor = self.living_actor(actor_id)
         if actor is None:
             return []
         if no_restart or actor.worker is None:
@@ -248,7 +248,7 @@ class Scheduler:
 
     def _watch(self, actor: Actor, client: int) -> None:
         actor.watchers.add(client)
-        self._actors_of.setdefault(client, set()).add(actor.id)
+        self.actors_of.setdefault(client, set()).add(actor.id)
 
     def unwatch_actor(self, client: int, actor_id: bytes) -> None:
         """``client`` has no handle to the actor any more."""
@@ -259,10 +259,10 @@ class Scheduler:
                 self._forget_tie(client, actor)
 
     def _forget_tie(self, client: int, actor: Actor) -> None:
-        theirs = self._actors_of.get(client, set())
+        theirs = self.actors_of.get(client, set())
         theirs.discard(actor.id)
         if not theirs:
-            self._actors_of.pop(client, None)
+            self.actors_of.pop(client, None)
 
     # -- events: placement groups ------------------------------------------------------------------------------------
 
@@ -534,12 +534,13 @@ class Scheduler:
 
     # -- looking in --------------------------------------------------------------------------------------------------
 
-    def _living_actor(self, actor_id: bytes | None) -> Actor | None:
+    def living_actor(self, actor_id: bytes | None) -> Actor | None:
+        """The actor of that id, unless it is dead or unknown."""
         actor = self.actors.get(actor_id) if actor_id is not None else None
         return actor if actor is not None and actor.state != "dead" else None
 
     def _actor_in(self, worker: Worker) -> Actor | None:
-        return self._living_actor(worker.actor)
+        return self.living_actor(worker.actor)
 
     def actor_of(self, worker: int) -> Actor | None:
         """The living actor whose process the worker is."""
@@ -553,59 +554,3 @@ class Scheduler:
     def available(self) -> Mapping[str, int]:
         """What is free, in 1/10,000 by name; never below zero."""
         return {name: max(0, parts) for name, parts in self.node.free.items()}
-
-    def validate(self) -> None:
-        """Check every invariant; for tests, after each event."""
-        self.workers.validate()
-        created = [group for group in self.groups.values() if group.state == "created"]
-        used = {id(pool): dict.fromkeys(pool.total, 0) for pool in self._pools()}
-        gpus = {id(pool): dict.fromkeys(self.node.gpus, 0) for pool in self._pools()}
-        for worker in self.workers:
-            if worker.pool is None:
-                assert not worker.held
-                assert not worker.gpus
-                continue
-            for name, parts in worker.held:
-                used[id(worker.pool)][name] += 0 if worker.blocked and name == "CPU" else parts
-            for name, parts in worker.gpus:
-                gpus[id(worker.pool)][name] += parts
-        for group in created:
-            for bundle, pool in zip(group.bundles, group.pools, strict=True):
-                assert {name: parts - used[id(pool)][name] for name, parts in bundle} == pool.free
-                for name, parts in bundle:
-                    used[id(self.node)][name] += parts
-                for name in pool.gpus:
-                    gpus[id(self.node)][name] += pool.gpus[name] + gpus[id(pool)][name]
-        total = self.node.total
-        assert {name: total[name] - used[id(self.node)][name] for name in total} == self.node.free, "lost or made"
-        assert {name: UNIT - taken for name, taken in gpus[id(self.node)].items()} == self.node.gpus
-        assert all(left >= 0 for pool in self._pools() for left in pool.gpus.values())
-        assert all(count > 0 for count in self._demand.values())
-        for actor in self.actors.values():
-            self._validate_actor(actor)
-        for client, theirs in self._actors_of.items():
-            for one in theirs:
-                assert self.actors[one].state != "dead"
-                assert client == self.actors[one].creator or client in self.actors[one].watchers
-        for group in self.groups.values():
-            assert group.state != "removed" or not (group.pools or group.workers or group.watchers)
-            maker = self._living_actor(group.maker)
-            assert (group.state != "removed" and maker is not None) == (maker is not None and group.id in maker.groups)
-            assert group.name is None or group.state == "removed" or self.group_names[group.name] == group.id
-            for number in group.workers:
-                request = self.workers[number].request
-                assert request is not None
-                assert request.group == group.id
-
-    def _pools(self) -> list[Pool]:
-        return [self.node, *(pool for group in self.groups.values() for pool in group.pools)]
-
-    def _validate_actor(self, actor: Actor) -> None:
-        if actor.state == "dead":
-            assert not actor.watchers
-            return
-        assert actor.name is None or self.names[actor.name] == actor.id
-        for watcher in actor.watchers:
-            assert actor.id in self._actors_of[watcher]
-        if actor.worker is not None:
-            assert self.workers[actor.worker].actor == actor.id

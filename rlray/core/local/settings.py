@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass, field
 
 from rlray.core.resources import Shape
@@ -58,6 +59,11 @@ class RunSettings:
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
         os.makedirs(self.names_directory, exist_ok=True)
         os.makedirs(self.log_directory, exist_ok=True)
+
+    def remove_directories(self) -> None:
+        """Remove what the run has on disk, but for logs that the user wants to keep."""
+        for directory in (self.directory, self.spill_directory):
+            shutil.rmtree(directory, ignore_errors=True)
 
     def socket_path(self, process: int) -> str:
         """Where a process of the run listens."""

@@ -11,7 +11,7 @@ from rlray.core.local.threads import THREAD_VARIABLES
 
 _BOOT = (  # not from the current directory: a `socket.py` that lies there is not meant
     "import sys; sys.path[:] = [{root!r}, *filter(None, sys.path)]; "
-    "from rlray.core.local.zygote import main; main({lifeline}, {node})"
+    "from rlray.core.local.zygote_start import main; main({lifeline}, {node})"
 )
 _LAST_WORDS = 4_000  # bytes
 

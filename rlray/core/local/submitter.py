@@ -8,7 +8,7 @@ while another worker is idle, and what has not been started can be taken back.
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,6 +17,7 @@ from rlray.core.engine import CallSpec
 from rlray.core.exceptions import TaskCancelledError, WorkerCrashedError
 from rlray.core.local.codes import SentCodes
 from rlray.core.local.jobs import Measures
+from rlray.core.local.line import Line
 from rlray.core.local.loop import Loop
 from rlray.core.local.references import Payload, References
 from rlray.core.local.tasks import Task, batch_to_wire, first_error
@@ -84,7 +85,7 @@ class Lane:
 
     request: Request
     most: int  # workers to ask for at once: what the machine can hold
-    ready: deque[Task] = field(default_factory=deque)
+    ready: Line = field(default_factory=Line)
     leases: dict[int, Lease] = field(default_factory=dict)
     demanded: int = 0
     eager: bool = False  # a worker has nothing to do, and what comes next is worth sending to it alone
@@ -170,7 +171,7 @@ class Submitter:
     def tasks(self) -> Iterator[Task]:
         """All that have not ended."""
         for lane in self._lanes.values():
-            yield from lane.ready
+            yield from lane.ready.tasks()
             for lease in lane.leases.values():
                 yield from lease.running.values()
 
@@ -178,7 +179,7 @@ class Submitter:
         """Nothing is sent any more. A function that knows its lane keeps alive nothing of what was there."""
         for lane in self._lanes.values():
             lane.forgotten = True
-            lane.ready.clear()
+            lane.ready = Line()
             lane.leases.clear()
         self._lanes.clear()
         self._lane_of.clear()
@@ -205,20 +206,21 @@ class Submitter:
         return 1 if mean is None else max(1, min(_MAX_AHEAD, int(_SHARE / max(mean, 1e-6))))
 
     def _pump(self, lane: Lane) -> None:
-        if lane.ready:
-            depth = self._depth(lane.ready[0].spec)
+        first = lane.ready.first()
+        if first is not None:
+            depth = self._depth(first.spec)
             roomy = [
                 lease
                 for lease in lane.leases.values()
                 if not lease.stuck and not lease.leaving and len(lease.running) < depth
             ]
             roomy.sort(key=lambda lease: len(lease.running))
-            lane.least = self._worth_sharing(lane.ready[0].spec)
+            lane.least = self._worth_sharing(first.spec)
             for i, lease in enumerate(roomy):
-                self._fill(lane, lease, max(lane.least, -(-len(lane.ready) // (len(roomy) - i))))
+                self._fill(lane, lease, max(lane.least, -(-lane.ready.length // (len(roomy) - i))))
                 if not lane.ready:
                     break
-        lane.full = bool(lane.ready)
+        lane.full = lane.ready.length > 0
         lane.eager = self._is_eager(lane)
         self._state_demand(lane)
 
@@ -230,6 +232,9 @@ class Submitter:
         room = 0
         while ready and len(batch) < share:
             task = ready[0]
+            if task.cancelled:
+                ready.skip()
+                continue
             if task.spec is not spec:
                 spec = task.spec
                 room = self._depth(spec) - len(running)
@@ -270,7 +275,7 @@ class Submitter:
 
     def _state_demand(self, lane: Lane) -> None:
         # beyond the leases held: workers blocked in `get` lend their CPUs
-        wanted = min(-(-len(lane.ready) // lane.least), lane.most)
+        wanted = min(-(-lane.ready.length // lane.least), lane.most)
         if (wanted > lane.demanded) or (lane.demanded and not wanted):
             lane.demanded = wanted
             self._host.tell_node(("demand", lane.request, wanted))
@@ -302,13 +307,14 @@ class Submitter:
         if lane is None:
             return
         lane.demanded = 0
-        while lane.ready:
-            self._host.finish(lane.ready.popleft(), ("error", error))
+        while (task := lane.ready.first()) is not None:
+            lane.ready.popleft()
+            self._host.finish(task, ("error", error))
         self._forget_if_idle(lane)
 
     def _forget_if_idle(self, lane: Lane) -> None:
         """Placement groups come and go, and so may other wishes: their lanes must not pile up."""
-        if lane.ready or lane.leases or lane.demanded:
+        if lane.ready.length or lane.leases or lane.demanded:
             return
         if lane.request.group or len(self._lanes) > _LANES:
             self._lanes.pop(lane.request, None)
@@ -422,25 +428,26 @@ class Submitter:
             self._contended_until = time.monotonic() + 1.0
         for lane in list(self._lanes.values()):
             for lease in list(lane.leases.values()):
-                if not lease.running and not lane.ready:
+                if not lease.running and not lane.ready.length:
                     self._return(lane, lease)
 
     # -- endings -----------------------------------------------------------------------------------------------------
 
     def cancel(self, task: Task, force: bool, recursive: bool) -> None:
         """Stop a task that is waiting or running."""
-        task.cancelled = True
         if task.worker is not None:
+            task.cancelled = True
             self._host.post(task.worker, ("cancel", task.id, recursive))
             if force and next(iter(self._host.sent[task.worker])) == task.id:
                 self._host.tell_node(("kill_worker", task.worker))
             return
         lane = task.lane
-        if lane is not None and task in lane.ready:
-            lane.ready.remove(task)
+        if lane is not None and task.ready:  # else it waits for its arguments
+            lane.ready.take_out(task)
             self._state_demand(lane)
             self._forget_if_idle(lane)
         self._host.finish(task, _cancelled(task))
+        task.let_go()
 
     def worker_gone(self, worker: int, reason: str) -> None:
         """A worker died. What it had not started runs elsewhere; what it was running is retried or fails."""

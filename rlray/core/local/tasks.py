@@ -62,6 +62,11 @@ class Task:
         self.cancelled = False
         self.worker: int | None = None
 
+    def let_go(self) -> None:
+        """It will never run: keep nothing alive for it."""
+        self.arguments = self.entries = self.refs = self.dependencies = ()
+        self.actor = None
+
 
 def spec_to_wire(spec: CallSpec, once: bool, request: Request) -> WireSpec:
     """What a worker must know to run calls of ``spec``; ``once``: they must not run twice."""

@@ -17,7 +17,10 @@ from rlray.core.local.threads import THREAD_VARIABLES
 
 
 def main(settings: RunSettings, process: int, threads: int, gpus: tuple[str, ...]) -> None:
-    """Serve as process number ``process`` of the run, computing with ``threads`` threads and seeing ``gpus``."""
+    """Serve as process number ``process`` of the run, computing with ``threads`` threads and seeing ``gpus``.
+
+    Returns only if the run is over before it has begun to.
+    """
     output = WorkerOutput(settings.names_directory, settings.log_directory, process)
     Stuck(settings.stack_path(process)).answer(crashes=True)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -25,7 +28,10 @@ def main(settings: RunSettings, process: int, threads: int, gpus: tuple[str, ...
     if not settings.threads_set:
         _plan_threads(threads)
     _reseed()
-    client = Client(settings, process)
+    try:
+        client = Client(settings, process)
+    except (ConnectionError, FileNotFoundError):
+        return  # the node has ended, and with it the run, before this process was there: nobody is left to tell
     executor = Executor(client, gpus, output)
     client.hooks = executor
     set_current(client)

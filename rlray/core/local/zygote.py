@@ -13,7 +13,6 @@ import importlib
 import logging
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -26,13 +25,14 @@ from typing import NoReturn
 
 from rlray.core.local import stuck
 from rlray.core.local.endings import OutOfMemory, how_it_ended
+from rlray.core.local.hangup import Hangup, while_connected
 from rlray.core.local.loop import Loop
 from rlray.core.local.settings import DRIVER, NODE, RunSettings
 from rlray.core.local.wire import Connection, Message
+from rlray.core.local.zygote_start import BASE
 
 logger = logging.getLogger(__name__)
 
-_BASE = ("cloudpickle", "rlray.core.local.worker")  # what every worker needs
 _LATER = ("numpy", "asyncio")  # what many need; those that are forked first may have to import it themselves
 _QUIET = 0.3  # seconds after the start
 _LAST_WORDS = 2_000  # characters
@@ -65,7 +65,7 @@ class Zygote:
     def run(self) -> None:
         """Serve until the driver or the node is gone."""
         try:
-            self._preload(_BASE)
+            self._preload(BASE)
             self._loop.send(self._node, ("ready",))
             self._preload(self._settings.preload)
             gc.freeze()  # the children share these pages: let their collectors not touch them
@@ -75,6 +75,8 @@ class Zygote:
                 self._loop.poll(watch)
                 if not self._driver_lives():
                     break
+        except Hangup:
+            pass  # before anybody watched the driver
         except Exception:
             self._tell_driver(f"the first process of the runtime failed: {traceback.format_exc()}")
             raise
@@ -88,19 +90,23 @@ class Zygote:
 
     def _preload(self, modules: Iterable[str]) -> None:
         self._importing = True
-        for name in modules:
-            try:
-                importlib.import_module(name)
-            except ImportError as why:  # a worker that needs it will say so itself
-                logger.warning("could not preload %r: %s", name, why)
-        self._importing = False
+        try:
+            for name in modules:
+                try:
+                    with while_connected(self._driver.sock.fileno()):
+                        importlib.import_module(name)
+                except ImportError as why:  # a worker that needs it will say so itself
+                    logger.warning("could not preload %r: %s", name, why)
+        finally:
+            self._importing = False
         if threading.active_count() > 1:
             logger.warning("preloading %s started threads; forked workers may not be sound", modules)
 
     def _child_ended(self, *_: object) -> None:
         """The signal handler for the end of a child.
 
-        Imports may take many seconds. When the driver dies meanwhile, the node ends, and this process with it.
+        Importing one module may take many seconds. When the driver dies meanwhile, the node ends, and this process with
+        it.
         """
         self._loop.wake()
         if self._importing and self._node_pid:
@@ -234,7 +240,7 @@ class Zygote:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if not self._settings.log_to_driver or self._driver.closed:
-            self._remove_directories()
+            self._settings.remove_directories()
         while True:
             for child in _children():
                 with suppress(ProcessLookupError):
@@ -244,7 +250,7 @@ class Zygote:
             except ChildProcessError:
                 break
         self._await_driver()
-        self._remove_directories()
+        self._settings.remove_directories()
 
     def _await_driver(self) -> None:
         """Every worker has ended: let the driver read what they have printed last, before the files are gone."""
@@ -252,10 +258,6 @@ class Zygote:
             self._loop.send(self._driver, ("ended",))
             while self._driver_lives() and not select.select([self._driver.sock], [], [], _LOOK)[0]:
                 pass  # what comes is its answer, or its end
-
-    def _remove_directories(self) -> None:
-        for directory in (self._settings.directory, self._settings.spill_directory):
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _children() -> list[int]:
@@ -298,19 +300,15 @@ def _leave(code: int) -> NoReturn:
 
 
 def main(lifeline: int, node_fd: int) -> None:
-    """Entry point of the fresh Python that `rlray.core.local.spawn` starts.
-
-    ``lifeline`` and ``node_fd`` are inherited sockets: the driver's to this process, the driver's to the node. The
-    settings arrive over the first, from the parent that made it.
-    """
+    """Serve a run; see `rlray.core.local.zygote_start` for the sockets. Its settings come over ``lifeline``."""
     import pickle
 
-    for name in _BASE:  # while the driver makes up its mind
-        with suppress(ImportError):  # it may be found where the settings tell to look
-            importlib.import_module(name)
     driver = socket.socket(fileno=lifeline)
-    with driver.makefile("rb") as stream:
-        settings: RunSettings = pickle.load(stream)
+    try:
+        with driver.makefile("rb") as stream:
+            settings: RunSettings = pickle.load(stream)
+    except (EOFError, pickle.UnpicklingError):  # it died before it came to that
+        return
     for fd in (lifeline, node_fd, settings.store_fd):  # not for programs that user code starts
         os.set_inheritable(fd, False)
     sys.path[:] = settings.sys_path

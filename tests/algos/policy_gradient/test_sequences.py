@@ -14,7 +14,7 @@ from rlray.algos import Fragment, get_algorithm
 from rlray.algos.actor_critic import ActorCritic
 from rlray.algos.policy_gradient.intake import Intake
 from rlray.algos.policy_gradient.policy import make_network
-from rlray.algos.policy_gradient.sequences import Sequences, side_by_side, unroll
+from rlray.algos.policy_gradient.sequences import Sequences, end_to_end, side_by_side, unroll
 from tests.algos.toys import Catch, Endings, Toy, fragments
 
 ALGORITHM = get_algorithm("impala")
@@ -44,9 +44,9 @@ def test_the_value_of_what_really_came_next(env: Toy, settings: dict[str, Any]) 
     assert len(finals) > 3
     with torch.no_grad():
         for t, b in itertools.product(range(7), range(5)):
-            outputs, value = network(batch.obs[t, b][None])
-            torch.testing.assert_close(found.outputs[t, b], outputs[0])
-            torch.testing.assert_close(found.value[t, b], value[0])
+            outputs, value, _ = network(batch.obs[t, b][None, None])
+            torch.testing.assert_close(found.outputs[t, b], outputs[0, 0])
+            torch.testing.assert_close(found.value[t, b], value[0, 0])
             following = batch.obs[t + 1, b] if t < 6 else batch.last_obs[b]
             if (t, b) in finals:
                 following = batch.finals[finals[t, b]]
@@ -71,6 +71,30 @@ def test_some_sequences_of_several_fragments() -> None:
         assert torch.equal(getattr(some, name), getattr(whole, name)[:, chosen]), name
     assert torch.equal(some.last_obs, whole.last_obs[chosen])
     assert len(some.finals) == int((some.terminated | some.truncated).sum()) < len(whole.finals)
+
+
+def test_fragments_that_follow_each_other_are_one_sequence() -> None:
+    """As one long fragment would have been: also what came next where one of them ended."""
+    network, parts = played(Endings(4), MLP, 3)
+    (long,) = played(Endings(4), MLP, 1, length=21)[1]
+    joined, (whole,) = end_to_end(sequences(Endings(4), MLP, parts)), sequences(Endings(4), MLP, [long])
+    for name, tensor in vars(whole).items():
+        assert torch.equal(getattr(joined, name), tensor), name
+    torch.testing.assert_close(unroll(network, joined).next_value, unroll(network, whole).next_value)
+
+
+def test_single_steps_are_those_that_are_valid() -> None:
+    network, (fragment,) = played(Endings(4), MLP, 1)
+    fragment.valid[2, 1] = fragment.valid[0, 3] = False
+    (batch,) = sequences(Endings(4), MLP, [fragment])
+    steps = batch.single_steps()
+    assert len(steps) == 7 * 4 - 2
+    for name in ("obs", "action", "log_prob", "reward", "terminated", "truncated", "valid"):
+        assert torch.equal(getattr(steps, name)[0], getattr(batch, name)[batch.valid]), name
+    chosen = torch.tensor([20, 3, 4])
+    said = unroll(network, steps.at(chosen), ahead=False)
+    torch.testing.assert_close(said.value[0], unroll(network, batch).value[batch.valid][chosen])
+    assert said.next_value is None
 
 
 def test_read_only_memory_is_copied_and_rewards_are_scaled() -> None:

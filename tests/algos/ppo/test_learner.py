@@ -55,7 +55,7 @@ def test_a_round_begins_when_there_are_enough_steps() -> None:
 def test_a_round_holds_fragments_of_all_shapes() -> None:
     """Two sources with other T and B, in turns: observations, advantages and targets are those of each alone."""
 
-    def brightness(obs: Any) -> torch.Tensor:
+    def brightness(obs: Any, before: Any, memory: Any) -> torch.Tensor:
         return torch.from_numpy(obs.astype(np.float32)).flatten(1).mean(dim=1)
 
     def gathered(played: list[Fragment]) -> Rollout:
