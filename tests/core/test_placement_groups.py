@@ -497,6 +497,7 @@ def test_a_blocked_task_in_a_group_lends_its_cpu_to_the_group(make: Make) -> Non
 # -- nodes -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.differs("ray", "Ray wants ids of nodes to be as long as its own")
 def test_affinity_to_this_node_and_to_another() -> None:
     here, elsewhere = rlray.get_runtime_context().get_node_id(), "ab" * 16
     for strategy in (NodeAffinitySchedulingStrategy(here, False), NodeAffinitySchedulingStrategy(elsewhere, True)):

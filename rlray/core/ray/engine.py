@@ -16,7 +16,7 @@ from rlray.core.engine import STREAMING, ActorInfo, CallSpec, Code, Context, Eng
 from rlray.core.mapping import Chunk
 from rlray.core.ray import actors, kv
 from rlray.core.ray.asking import as_options, check_possible
-from rlray.core.ray.chunks import RayChunk, many
+from rlray.core.ray.chunks import ActorCalls, RayChunk, many
 from rlray.core.ray.errors import Failed, Retried, is_client, mapped
 from rlray.core.ray.groups import Groups
 from rlray.core.ray.hosting import How, task
@@ -124,12 +124,10 @@ class RayEngine(Engine):
         return options
 
     def chunk(self, spec: CallSpec, actor: ObjectRef | None, items: tuple[Any, ...]) -> Chunk:
-        if (
-            actor is not None
-            or spec.code is None
-            or len(items) == 1
-            or any(isinstance(one, ObjectRef) for one in items)
-        ):
+        if actor is not None:
+            return ActorCalls(self, [self._call_for(spec, actor, item) for item in items])
+        assert spec.code is not None
+        if len(items) == 1 or any(isinstance(item, ObjectRef) for item in items):
             return super().chunk(spec, None, items)
         whole = chunked(spec)
         if whole.home is None or whole.home[0] is not self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -21,6 +22,9 @@ from rlray.core.resources import UNIT, Shape, amounts, describe, shape
 
 if TYPE_CHECKING:
     from rlray.core.ray.engine import RayEngine
+
+
+_PLACING = 0.2  # seconds: what is free is given to a group in less
 
 
 class Groups:
@@ -42,6 +46,9 @@ class Groups:
 
     def remove(self, group: bytes) -> None:
         """Give the resources back and end what runs with them."""
+        if self._state(group) == "PENDING":  # one removed while it is being placed would keep its resources in Ray
+            with suppress(ValueError):
+                self.wait(group, _PLACING)
         remove_group(self._handle(group))
 
     def wait(self, group: bytes, timeout: float | None) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from rlray.core.exceptions import RaySystemError, say
 
 if TYPE_CHECKING:
     from rlray.core.ray.engine import RayEngine
@@ -38,6 +41,7 @@ def start(
         ImportError: Ray is not installed, or too old.
         ValueError: An argument describes a machine, and the cluster is there already.
         ConnectionError: There is no cluster at the address.
+        RaySystemError: Ray's processes did not start in time.
     """
     address = address or LOCAL
     described = {
@@ -96,15 +100,22 @@ def _start_here(
         options["object_store_memory"] = int(described["object_store_memory"])
     if described["object_spilling_directory"] is not None:
         options["object_spilling_directory"] = os.fspath(described["object_spilling_directory"])
-    ray.init(
-        "local",
-        resources=dict(described["resources"] or {}),
-        runtime_env=None if runtime_env is None else dict(runtime_env),
-        namespace=namespace,
-        log_to_driver=log_to_driver,
-        include_dashboard=False,
-        **options,
-    )
+    try:
+        ray.init(
+            "local",
+            resources=dict(described["resources"] or {}),
+            runtime_env=None if runtime_env is None else dict(runtime_env),
+            namespace=namespace,
+            log_to_driver=log_to_driver,
+            include_dashboard=False,
+            **options,
+        )
+    except Exception as why:
+        with contextlib.suppress(Exception):
+            ray.shutdown()  # what has started already
+        if isinstance(why, TypeError | ValueError):
+            raise
+        raise RaySystemError(f"Ray did not start on this machine: {say(why)}; its logs are in /tmp/ray") from why
 
 
 def _number(amount: float) -> float | int:
