@@ -220,7 +220,7 @@ def look() -> dict[str, dict[str, int]]:
     time.sleep(0.1)  # leases are given back, answers have left
     worker, objects = rlray.get(tables.remote(), timeout=60)
     driver = here()
-    del driver["Recorder._batch"], worker["Recorder._batch"]  # written to a file when it is long
+    del driver["Recorder.notes"], worker["Recorder.notes"]  # written to a file when it is long
     counts = {"driver": sys.getallocatedblocks(), "worker": objects}
     return {"driver": driver, "worker": worker, "objects": counts, "memory": memory()}
 
