@@ -140,8 +140,7 @@ class Loop:
                 self._waiters -= 1
                 if self._parked and not self._waiters:
                     self._progress.notify_all()
-            if self._served is not None and (self._attention or self._timers):
-                self.wake()  # the event loop has not been told of what came up while this thread polled
+            self._tell_served()
 
     def _wait(self, done: Callable[[], bool], deadline: float | None) -> bool:
         while True:
@@ -291,6 +290,11 @@ class Loop:
         served.add_reader(self._selector.fileno(), self._serve)
         served.call_soon(self._serve)
 
+    def _tell_served(self) -> None:
+        """Tell the event loop, if one is served, of what came up while the calling thread polled."""
+        if self._served is not None and (self._attention or self._timers):
+            self.wake()
+
     def _serve(self) -> None:
         if not self._lead.acquire(blocking=False):
             return  # another thread polls at this moment
@@ -336,6 +340,7 @@ class Loop:
                     raise
             finally:
                 self._step_down()
+            self._tell_served()
 
     def close_copies(self) -> None:
         """In a forked child: close the copies of the parent's descriptors, leaving the parent's own untouched.
