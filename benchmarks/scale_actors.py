@@ -73,6 +73,8 @@ class Actors:
         self._stores = Stores(self.network, len(setting.nodes), setting.learner.weights_bytes, self._chance)
         self._simulators = [Worker(self.clock) for _ in setting.simulators.nodes]
         self._loaded = [0] * len(self._simulators)
+        # Where durations vary, simulators begin in the middle of a fragment, each elsewhere: as if long under way.
+        self._left = [self._chance.random() if setting.simulators.spread else 1.0 for _ in self._simulators]
         self._learner, self._replay = Worker(self.clock), Worker(self.clock)
         self._owed = 0.0  # steps that no round of updates was done for
         self._version = self._published = 0
@@ -84,7 +86,8 @@ class Actors:
         node = setting.nodes[number]
 
         def play(done: Then) -> None:
-            cost = setting.play.times(around(1.0, setting.spread, self._chance))
+            cost = setting.play.times(around(self._left[number], setting.spread, self._chance))
+            self._left[number] = 1.0
             if version != self._loaded[number]:
                 cost += setting.load
                 self._loaded[number] = version

@@ -31,9 +31,11 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     for axis, case in zip(axes.flat, CASES, strict=False):
         for gpu, style in (("2018", "--"), ("fast", "-")):
             curve(axis, [row for row in rows if row["case"] == case.name and row["gpu"] == gpu], gpu, style)
-        axis.set(title=case.title, xscale="log", yscale="log", xlabel="nodes of 16 cores", ylabel="agent steps/s")
+        axis.set(title=case.title, xlabel="nodes of 16 cores", ylabel="agent steps/s")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8, loc="lower right")
+        if any(row["case"] == case.name for row in rows):
+            axis.set(xscale="log", yscale="log")
+            axis.legend(fontsize=8, loc="lower right")
     compared(axes.flat[4], found.get("check", {}).get("rows", []))
     legend(axes.flat[5], {row["saturated"] for row in rows})
     figure.tight_layout()

@@ -69,7 +69,7 @@ class Change:
 
     name: str = "as it is"
     longer: float = 1.0  # fragments, by this factor
-    compress: bool = False  # frames by zlib, in the simulators; what the learner needs to unpack them is left out
+    compress: bool = False  # frames by zlib, in the simulators; unpacking them is left out
     shards: int = 1  # of the replay
     publish_after: int = 1  # updates between two versions that go out
     all_reports: bool = False  # of the learner, in one pass of the driver
@@ -105,6 +105,7 @@ def setting(case: Case, costs: Costs, engine: Engine, nodes: int, samples: float
         play = Cost(case.seconds * steps)
     if case.observation is not None:
         size = case.observation * steps
+    whole = size
     if change.compress:
         play, size = play + Cost(size * costs.compress), size * costs.compressed
     play += engine.simulator + Cost(engine.copy * size)
@@ -115,7 +116,7 @@ def setting(case: Case, costs: Costs, engine: Engine, nodes: int, samples: float
     return Setting(
         nodes=(Node(cores, assumed("bytes/s of the learner's node")), *others),
         simulators=Simulators(tuple(where), steps, play, size, costs.load, assumed("relative spread of playing")),
-        learner=learner(case, costs, engine, size, samples, change),
+        learner=learner(case, costs, engine, whole, samples, change),
         driver=engine.driver,
         latency=assumed("seconds of a message"),
         all_reports=change.all_reports,
@@ -159,7 +160,7 @@ def predict(
     of = setting(case, Costs.of(figures[case.costs]), engine, max(2, nodes // change.parts) if nodes > 1 else 1,
                  GPUS[gpu], change)  # fmt: skip
     count = len(of.simulators.nodes)
-    outcome = Loop(of).run(max(1_000, count // 2), count + 500)
+    outcome = Loop(of).run(max(1_000, count), count + 500)
     row = {
         "case": case.name, "nodes": nodes, "gpu": gpu, "change": change.name, "simulators": count * change.parts,
         **asdict(outcome), "saturated": outcome.saturated,

@@ -98,6 +98,8 @@ def predictions(found: Mapping[str, Any], folder: Path) -> Iterator[str]:
     rows = found["predictions"]["rows"]
     for case in CASES:
         mine = [row for row in rows if row["case"] == case.name]
+        if not mine:
+            continue
         yield f"\n### {case.title}\n"
         yield report.table(columns, [cluster(row) for row in mine if row["change"] == "as it is"])
         if changes := [row for row in mine if row["change"] != "as it is"]:

@@ -114,9 +114,9 @@ class Engine:
 
 
 def fit_flow(points: list[dict[str, float]]) -> dict[str, float]:
-    """Base, seconds per reference and per idle simulator, from passes with so many of both."""
+    """Base, seconds per reference and per idle simulator, from passes with so many of both; 0 where there are none."""
     weights = np.array([1 / point["seconds"] for point in points])
-    columns = np.array([[1.0, point["count"] - point["idle"], point["idle"]] for point in points])
+    columns = np.array([[1.0, point["count"] - point["idle"], point["idle"]] for point in points]).reshape(-1, 3)
     found, *_ = np.linalg.lstsq(columns * weights[:, None], np.ones(len(points)), rcond=None)
     return dict(zip(("base", "per_ref", "per_idle"), (max(0.0, float(one)) for one in found), strict=True))
 

@@ -17,7 +17,7 @@ _CALLERS = tuple(  # what calls the user's code, besides the runtime
     os.path.join(_LIBRARY, *path)
     for path in (["asyncio", ""], ["concurrent", "futures", ""], ["threading.py"], ["selectors.py"])
 )
-_ZYGOTE = os.path.join(_CORE, "local", "zygote.py")  # what a worker's main thread begins in
+_ZYGOTE = os.path.join(_CORE, "local", "zygote")  # what a worker's main thread begins in: zygote.py, zygote_start.py
 
 _IN_DUMPS = tuple(f'File "{path}' for path in (*OURS, *_CALLERS))
 
@@ -70,7 +70,7 @@ def _frames(awaitable: Any) -> Iterator[FrameType]:
 
 
 def _text(whole: traceback.StackSummary) -> str:
-    if len(whole) > 1 and whole[1].filename == _ZYGOTE:
+    if len(whole) > 1 and whole[1].filename.startswith(_ZYGOTE):
         del whole[0]  # the program that the zygote is
     kept: list[traceback.FrameSummary] = []
     rest = dropwhile(lambda one: one.filename.startswith((*OURS, *_CALLERS)), whole)

@@ -267,7 +267,7 @@ def test_cancelling_a_coroutine_cancels_what_it_has_submitted() -> None:
 # -- beginning and ending --------------------------------------------------------------------------------------------
 
 
-def test_an_unknown_engine_is_a_value_error_that_names_both() -> None:
+def test_an_unknown_engine_is_a_value_error_that_names_them() -> None:
     code = "import rlray; rlray.init(engine='remote')"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -276,7 +276,7 @@ def test_an_unknown_engine_is_a_value_error_that_names_both() -> None:
         text=True,
         timeout=60,
     )
-    assert "ValueError: engine of init() must be 'local' or 'inline', got 'remote'" in done.stderr
+    assert "ValueError: engine of init() must be 'local', 'inline' or 'ray', got 'remote'" in done.stderr
 
 
 def test_shutdown_and_init_again() -> None:
