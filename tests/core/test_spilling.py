@@ -202,6 +202,23 @@ def test_a_waiting_put_goes_on_when_a_reader_lets_go(disk: Path) -> None:
     assert holds(rlray.get(rlray.put(block(1, 40 * MB))), 1)
 
 
+def test_a_run_that_ends_while_it_spills_leaves_nothing(tmp_path: Path) -> None:
+    code = """
+import sys, numpy as np, rlray
+from rlray.core.engine import current
+for _ in range(5):
+    rlray.init(num_cpus=1, object_store_memory=80 << 20, object_spilling_directory=sys.argv[1])
+    refs = [rlray.put(np.full(8_000_000, i, np.uint8)) for i in range(8)]
+    current().values.make_room(60_000_000, lambda moved, kept: None)
+    rlray.shutdown()
+print("over")
+"""
+    folder = tmp_path / "spilled"
+    folder.mkdir()
+    assert run_driver(code, str(folder)).strip() == "over"
+    assert list(folder.iterdir()) == []
+
+
 def test_a_lost_file_is_named(disk: Path) -> None:
     refs = [rlray.put(block(i)) for i in range(20)]
     for path in files(disk):

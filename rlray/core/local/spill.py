@@ -52,6 +52,13 @@ class Spiller:
         self._free = free
         self._one = threading.Lock()  # one thread writes at a time
         self._failure = ""
+        self._over = False
+
+    def close(self) -> None:
+        """Move nothing any more; when this returns nobody reads the store or writes. Not with the loop's lock."""
+        self._over = True
+        with self._one:
+            """Whoever was at it has stopped."""
 
     def make_room(self, needed: int) -> int:
         """Move idle values to disk, oldest first, until ``needed`` bytes or more are free; returns the bytes moved.
@@ -63,7 +70,7 @@ class Spiller:
             with self._loop.lock:
                 idle = [(object_id, entry, entry.payload) for object_id, entry in self._idle()]
             for object_id, entry, payload in idle:
-                if moved >= enough:
+                if moved >= enough or self._over:
                     break
                 assert payload is not None
                 try:
@@ -127,6 +134,8 @@ class Spiller:
             os.truncate(fd, end)
             for (offset, size), (at, _) in zip(inside, spans, strict=True):
                 for start in range(0, size, _CHUNK):
+                    if self._over:
+                        raise OSError("the run is over")
                     _write_all(fd, self._arena.bytes_at(offset + start, min(_CHUNK, size - start)), at + start)
         except BaseException:
             os.unlink(path)

@@ -89,14 +89,8 @@ class Arena:
             copy(self._view[offset : offset + size], piece)
 
     def bytes_at(self, offset: int, size: int) -> memoryview:
-        """The bytes at ``offset``, for immediate use: nothing keeps them from being reused.
-
-        Raises: OSError once the store is closed, beneath a thread that still spills.
-        """
-        try:
-            return self._view[offset : offset + size]
-        except AttributeError:
-            raise OSError("the object store is closed") from None
+        """The bytes at ``offset``, for immediate use: nothing keeps them from being reused."""
+        return self._view[offset : offset + size]
 
     def read(self, parts: Sequence[Part], keep: object) -> tuple[Buffer, list[Buffer]]:
         """The pickle and the read-only buffers of a value, without a copy.

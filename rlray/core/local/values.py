@@ -80,6 +80,7 @@ class Values:
 
     def close(self) -> None:
         """The run is over: memory that no array lies in is the kernel's again."""
+        self._spiller.close()
         self._arena.forget()
 
     def put(self, value: Any) -> LocalRef:
