@@ -17,8 +17,8 @@ import core_chart
 import report
 from case import Case, Goal
 from core_cases import cases
-from sides import Side, end_on_sigterm, ours, parser, peer, run_case
-from turns import by_turns
+from sides import Side, ours, parser, peer, run_case
+from turns import begin, by_turns
 
 
 def compare(case: Case, sides: list[Side], repeat: int, quick: bool, timeout: float) -> dict[str, Any]:
@@ -108,14 +108,7 @@ def beside(rows: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     """Run the cases one after the other; what is done so far is always on disk."""
-    options = parser(__doc__)
-    options.add_argument("--repeat", type=int, default=3, help="rounds of both sides per case (default 3; quick: 1)")
-    options.add_argument("--timeout", type=float, default=600, help="seconds that a case may take on one side")
-    given = options.parse_args()
-    chosen = [case for case in cases.values() if not given.only or any(word in case.name for word in given.only)]
-    if not chosen:
-        options.error(f"--only {' '.join(given.only)}: no such case; there are: {', '.join(cases)}")
-    end_on_sigterm()
+    given, chosen = begin(parser(__doc__), cases, "both sides")
     theirs, why_not = peer(given.peer_python)
     repeat = 1 if given.quick else given.repeat
     data = {**report.surroundings(theirs, why_not, ours()), "quick": given.quick, "repeat": repeat, "rows": []}

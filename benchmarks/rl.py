@@ -22,8 +22,8 @@ import rl_peers
 from case import Case
 from core import goal_text
 from rl_cases import cases
-from sides import Side, end_on_sigterm, ours, parser, run_case
-from turns import by_turns
+from sides import Side, ours, parser, run_case
+from turns import begin, by_turns
 
 PEERS = {"ale-py": "ale_py", "EnvPool": "envpool", "SB3": "stable_baselines3", "RLlib": "ray.rllib"}
 DISTRIBUTIONS = {"ale-py": "ale-py", "EnvPool": "envpool", "SB3": "stable-baselines3", "RLlib": "ray"}
@@ -118,13 +118,7 @@ def main() -> int:
     """Run the cases one after the other; what is done so far is always on disk."""
     options = parser(__doc__)
     options.add_argument("--rllib-python", metavar="PATH", help="a Python that has RLlib (default: the peers')")
-    options.add_argument("--repeat", type=int, default=3, help="rounds of all sides per case (default 3; quick: 1)")
-    options.add_argument("--timeout", type=float, default=600, help="seconds that a case may take on one side")
-    given = options.parse_args()
-    chosen = [case for case in cases.values() if not given.only or any(word in case.name for word in given.only)]
-    if not chosen:
-        options.error(f"--only {' '.join(given.only)}: no such case; there are: {', '.join(cases)}")
-    end_on_sigterm()
+    given, chosen = begin(options, cases, "all sides")
     pythons = dict.fromkeys(PEERS, given.peer_python) | {"RLlib": given.rllib_python or given.peer_python}
     found = {name: find(name, python) for name, python in pythons.items()}
     data = {**report.surroundings(None, "not compared here", ours()), "quick": given.quick}

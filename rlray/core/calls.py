@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from rlray.core.engine import CHUNK, STREAMING, CallSpec
-from rlray.core.exceptions import ActorDiedError, ActorUnschedulableError, RayTaskError, RuntimeEnvSetupError, say
+from rlray.core.exceptions import (
+    ActorDiedError,
+    ActorExit,
+    ActorUnschedulableError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+    say,
+)
 from rlray.core.refs import ObjectRef
 from rlray.core.serialization import IMMUTABLE, dumps_error
 
@@ -24,6 +32,33 @@ def call_kind(spec: CallSpec, of_actor: bool) -> str:
     """What a call is, in Ray's words, and in which form it travels."""
     kind = "ACTOR_TASK" if of_actor else "NORMAL_TASK"
     return {CHUNK: f"{kind} (chunk of map)", STREAMING: f"{kind} (generator)"}.get(spec.num_returns, kind)
+
+
+def method_of(instance: Any, name: str) -> Callable[..., Any]:
+    """What a call of the actor's method ``name`` calls: one of its own, or of those that every actor has."""
+    if name in _EVERY_ACTORS:
+        return partial(_EVERY_ACTORS[name], instance)
+    return getattr(instance, name)  # type: ignore[no-any-return]
+
+
+def _call_with(instance: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(instance, *args, **kwargs)
+
+
+def _ready(instance: Any) -> bool:
+    return True
+
+
+def _terminate(instance: Any) -> None:
+    raise ActorExit
+
+
+_EVERY_ACTORS: dict[str, Callable[..., Any]] = {
+    "__ray_call__": _call_with,
+    "__ray_ready__": _ready,
+    "__ray_terminate__": _terminate,
+}
+"""Their signatures are in `rlray.core.signatures`."""
 
 
 @dataclass(slots=True)

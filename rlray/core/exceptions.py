@@ -54,6 +54,7 @@ __all__ = [
     "TaskCancelledError",
     "TaskPlacementGroupRemoved",
     "TaskUnschedulableError",
+    "UnsupportedError",
     "WorkerCrashedError",
 ]
 
@@ -75,6 +76,10 @@ class GetTimeoutError(RayError, TimeoutError):
 
 class DeadlockError(RayError, RuntimeError):
     """Calls wait for each other in a circle, and would do so for ever; the message names them. It breaks the circle."""
+
+
+class UnsupportedError(RayError, NotImplementedError):
+    """The engine that runs has no place for this; the message says what to use instead. See ``docs/cluster.md``."""
 
 
 class WorkerCrashedError(RayError):

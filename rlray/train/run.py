@@ -96,7 +96,8 @@ def train(
             checked, source = resolve(config, env, overrides)
         spec = spec_of(checked, source)
         if checked.engine.kind == "ray":
-            stack.enter_context(_cluster(checked))  # first, since it alone knows what it has
+            # First, since it alone knows what it has.
+            stack.enter_context(_runtime(checked, engine="ray", address=checked.engine.address))
         plan = plan_for(checked)
         memory = check(checked, parts_of(checked, spec, plan), free_memory())
         if checked.eval.video:
@@ -112,7 +113,7 @@ def train(
         log.info("%s", plan)
         log.info("%s", memory)
         checkpoint = None if resume is None else _going_on(folder, checked, changed)
-        stack.enter_context(_runtime(checked, folder))
+        stack.enter_context(_runtime(checked, preload=("torch", "gymnasium"), log_dir=str(folder.logs)))
         writer = stack.enter_context(MetricsWriter(folder, checked, resume=resume is not None))
         wandb = None if checked.wandb is None else stack.enter_context(WandbWriter(folder, checked, checked.wandb))
         if resume is not None and checkpoint is None:
@@ -209,24 +210,12 @@ def plan_for(config: RunConfig) -> Plan:
 
 
 @contextmanager
-def _cluster(config: RunConfig) -> Iterator[None]:
-    """The Ray cluster that the run is to run on, unless a runtime is there already."""
+def _runtime(config: RunConfig, **options: Any) -> Iterator[None]:
+    """A runtime with these options of `rlray.init`, unless one is there already."""
     if rlray.is_initialized():
         yield
         return
-    rlray.init(engine="ray", address=config.engine.address, num_cpus=config.engine.num_cpus)
-    try:
-        yield
-    finally:
-        rlray.shutdown()
-
-
-@contextmanager
-def _runtime(config: RunConfig, folder: RunFolder) -> Iterator[None]:
-    if rlray.is_initialized():
-        yield
-        return
-    rlray.init(num_cpus=config.engine.num_cpus, preload=("torch", "gymnasium"), log_dir=str(folder.logs))
+    rlray.init(num_cpus=config.engine.num_cpus, **options)
     try:
         yield
     finally:

@@ -15,9 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import ref as weak
 
-from rlray.core.calls import as_call_error, check_generator
+from rlray.core.calls import as_call_error, check_generator, method_of
 from rlray.core.engine import ActorInfo
-from rlray.core.exceptions import ActorDiedError, ActorExit, ActorUnavailableError, task_error
+from rlray.core.exceptions import ActorDiedError, ActorUnavailableError, task_error
 from rlray.core.inline.jobs import Job, running, where
 from rlray.core.inline.ledger import Grant, lending
 from rlray.core.inline.values import Entry, InlineRef, Payload, Values
@@ -102,12 +102,7 @@ class Actor(ABC):
     def method(self, name: str) -> Callable[..., Any]:
         """What a call of that name calls."""
         if name not in self._methods:
-            known: dict[str, Callable[..., Any]] = {
-                "__ray_call__": partial(_call_with, self._instance),
-                "__ray_ready__": _ready,
-                "__ray_terminate__": _terminate,
-            }
-            self._methods[name] = known.get(name) or getattr(self._instance, name)
+            self._methods[name] = method_of(self._instance, name)
         return self._methods[name]
 
     def begin(self, apart: bool) -> None:
@@ -452,18 +447,6 @@ def kind_of(cls: type, options: Mapping[str, Any]) -> tuple[type[Actor], int]:
     if options["concurrency_groups"] or (limit or 1) > 1:
         return Threaded, limit or 1
     return Serial, 1
-
-
-def _call_with(instance: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return function(instance, *args, **kwargs)
-
-
-def _ready() -> bool:
-    return True
-
-
-def _terminate() -> None:
-    raise ActorExit
 
 
 async def _as_async(values: Iterator[Any]) -> AsyncIterator[Any]:

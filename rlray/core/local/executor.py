@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rlray.core.calls import put_together, retries
+from rlray.core.calls import method_of, put_together, retries
 from rlray.core.engine import CHUNK, STREAMING
 from rlray.core.exceptions import ActorDiedError, ActorExit, TaskCancelledError, task_error
 from rlray.core.local import logs
@@ -33,9 +33,6 @@ from rlray.core.local.yielding import Yielding
 from rlray.core.resources import Request, amounts
 from rlray.core.serialization import deserialize, dumps_error, unpickled
 from rlray.core.timeline import Kind
-
-if TYPE_CHECKING:
-    pass
 
 _SHORT = 0.0005  # seconds: calls shorter than this share a message with the next one's answer
 _WEIGHT = 0.2  # of the latest call in the mean of how long calls take
@@ -364,16 +361,7 @@ class Executor:
     def _load(self, target: Any) -> Callable[..., Any]:
         if self._actor is None:
             return unpickled("the function", lambda: self._codes.load(target))
-        if target == "__ray_call__":
-            return lambda function, *args, **kwargs: function(self._actor.instance, *args, **kwargs)  # type: ignore[union-attr]
-        if target == "__ray_ready__":
-            return lambda: True
-        if target == "__ray_terminate__":
-            return self._exit
-        return getattr(self._actor.instance, target)  # type: ignore[no-any-return]
-
-    def _exit(self) -> None:
-        raise ActorExit
+        return method_of(self._actor.instance, target)
 
     def failed(self, job: Job, error: BaseException) -> Answer:
         """What a job has raised, ready to travel."""

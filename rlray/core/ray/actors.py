@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import ray
 
-from rlray.core.calls import check_generator
+from rlray.core.calls import check_generator, method_of
 from rlray.core.engine import ActorInfo, Code
 from rlray.core.exceptions import ActorExit, task_error
 from rlray.core.ray import kv
@@ -51,12 +50,7 @@ class Hosted:
 
     def method(self, name: str) -> Callable[..., Any]:
         """What a call of that name calls."""
-        known: dict[str, Callable[..., Any]] = {
-            "__ray_call__": partial(_call_with, self.instance),
-            "__ray_ready__": _ready,
-            "__ray_terminate__": _terminate,
-        }
-        return known.get(name) or getattr(self.instance, name)
+        return method_of(self.instance, name)
 
     def told(self, error: BaseException, name: str, how: How = PLAIN) -> BaseException:
         """What to raise for an error of a method."""
@@ -191,15 +185,3 @@ async def _run_stream_async(hosted: Hosted, name: str, how: How, args: Any, kwar
         raise
     except BaseException as error:
         raise hosted.told(error, name, how) from None
-
-
-def _call_with(instance: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return function(instance, *args, **kwargs)
-
-
-def _ready() -> bool:
-    return True
-
-
-def _terminate() -> None:
-    raise ActorExit

@@ -112,7 +112,7 @@ class RayEngine(Engine):
             options["retry_exceptions"] = [Retried]
         if spec.num_returns == STREAMING:
             if is_client():
-                raise NotImplementedError(
+                raise exc.UnsupportedError(
                     f"{spec.name} is a generator, and those cannot be read through ray://; run the program on the "
                     "cluster itself, for example with `ray job submit`, or let it return a list"
                 )
@@ -377,10 +377,10 @@ class RayEngine(Engine):
         return Context(**fields)
 
     def inspect(self, kind: str, **options: Any) -> Report:
-        raise NotImplementedError(f"what rlray tells of {kind} it knows of its own engines only; {_RAYS_TOOLS}")
+        raise exc.UnsupportedError(f"what rlray tells of {kind} it knows of its own engines only; {_RAYS_TOOLS}")
 
     def tracks(self) -> list[Track]:
-        raise NotImplementedError(f"rlray notes what calls took on its own engines only; {_RAYS_TOOLS}")
+        raise exc.UnsupportedError(f"rlray notes what calls took on its own engines only; {_RAYS_TOOLS}")
 
     def note(self, began: float, seconds: float, name: str) -> None:
         """Spans of user code are not kept."""
