@@ -161,6 +161,31 @@ def test_a_coroutine_can_be_cancelled_at_the_moment_when_it_begins(turns: int, t
     assert rlray.get([first, actor.third.remote()], timeout=20) == [None, 3]
 
 
+@pytest.mark.differs("ray", "no thread stands in for an event loop there")
+@pytest.mark.processes
+def test_a_cancel_of_a_coroutine_waits_for_no_further_message() -> None:
+    """A fresh actor's event loop takes over from the thread that stood in for it, which may have read the cancel."""
+
+    @rlray.remote(max_concurrency=1)
+    class Busy:
+        async def block(self) -> None:
+            time.sleep(0.5)
+
+        async def behind(self) -> None:
+            await asyncio.sleep(60)
+
+    actors = [Busy.remote() for _ in range(16)]
+    blocking = [actor.block.remote() for actor in actors]
+    behind = [actor.behind.remote() for actor in actors]
+    time.sleep(0.3)
+    for ref in behind:
+        rlray.cancel(ref)
+    for ref in behind:
+        with pytest.raises(TaskCancelledError):
+            rlray.get(ref, timeout=20)
+    assert rlray.get(blocking, timeout=20) == [None] * 16
+
+
 def test_a_coroutine_can_be_cancelled() -> None:
     actor = Asynchronous.remote()
     ref = actor.hold.remote()

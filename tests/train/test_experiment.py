@@ -127,6 +127,8 @@ def test_a_run_ends_when_the_newest_hundred_training_episodes_are_good_enough(ru
         assert played.experiment.progress.episodes.count >= 100
         assert played.of("eval/return_mean") == [1.0]
     assert ended[0].experiment.progress.steps == ended[1].experiment.progress.steps < 10**4
+    played = run(stop={"steps": ended[0].experiment.progress.steps + 800, "train_return": 1.01}, eval={"every": None})
+    assert played.experiment.stopped_by == "steps", "1 is not 1.01"
 
 
 def test_a_run_ends_when_it_is_asked_to(run: Run) -> None:
