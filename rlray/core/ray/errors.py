@@ -96,7 +96,14 @@ def _of_actor(error: Any) -> BaseException:
     told = kv.get(kv.FAILED, error.actor_id or "") if getattr(error, "_actor_init_failed", False) else None
     if told is not None:
         return presentable(pickle.loads(as_call_error(told)))
-    return ours.ActorDiedError(str(error))
+    text = str(error)
+    # Two tell the caller of an actor that exits, the actor itself and its node, which has seen its process end. Whoever
+    # comes first counts, and in the node's words the actor "died unexpectedly".
+    return ours.ActorDiedError(f"the actor has ended by exit_actor(): {text}" if _EXITED in text else text)
+
+
+_EXITED = "User requested to exit the actor"
+"""What the node says of such a process."""
 
 
 def _named(*names: str) -> tuple[type[BaseException], ...]:
