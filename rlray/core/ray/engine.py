@@ -372,7 +372,7 @@ class RayEngine(Engine):
                 "actor_id": theirs.get_actor_id(),
                 "actor_name": theirs.get_actor_name() or "",
                 "actor": host.info,
-                "was_restarted": theirs.was_current_actor_reconstructed,
+                "was_restarted": _restarted(theirs.get_actor_id()),
             }
         return Context(**fields)
 
@@ -403,6 +403,12 @@ class RayEngine(Engine):
 
     def _key(self, name: str, namespace: str | None) -> str:
         return f"{namespace or self._namespace()}\0{name}"
+
+
+def _restarted(actor_id: str) -> bool:
+    """Whether that actor was started again. Ray's own property for it warns of another one that it uses."""
+    about = ray._private.state.actors(actor_id=actor_id)
+    return bool(about) and about["NumRestarts"] != 0
 
 
 _RAYS_TOOLS = (
