@@ -22,6 +22,7 @@ class _Players:
     """Simulators that play nothing: `deliver` says whose fragment is there."""
 
     shared = None
+    gathering = False
 
     def __init__(self, count: int) -> None:
         self._rollouts: dict[int, Rollout] = {}
@@ -45,6 +46,15 @@ class _Players:
         self._asked[number] = self._count
         reference: Any = object()
         self._rollouts[number] = Rollout(number, reference, reference)
+
+    def absent(self) -> tuple[int, ...]:
+        return ()
+
+    def seeking(self) -> Iterator[Any]:
+        return iter(())
+
+    def look_around(self, ready: Any) -> None:
+        """Nobody looks for room."""
 
     def collect(self, rollout: Rollout) -> RolloutStats:
         del self._rollouts[rollout.number]

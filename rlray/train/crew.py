@@ -11,10 +11,11 @@ import rlray
 from rlray.algos.types import Place
 from rlray.config.schema import RunConfig
 from rlray.envs.types import EnvSpec
-from rlray.train import seeds
+from rlray.train import seats, seeds
 from rlray.train.checkpoint import checked_manifest, load_checkpoint
 from rlray.train.env_failures import EnvFailures
 from rlray.train.evaluator import EvalResult, EvaluatorSetup
+from rlray.train.failures import NoRoom
 from rlray.train.fleet import Fleet
 from rlray.train.groups import env_of, group_by_number
 from rlray.train.keeping import Keeper
@@ -65,7 +66,8 @@ class Crew:
         self.keeper = Keeper(checkpoints, config.checkpoint.keep)
 
     def start(self) -> None:
-        """Begin at the beginning."""
+        """Begin at the beginning. Raises: NoRoom; the errors of the learner."""
+        self._seat_learner()
         self.players.begin()
         log.info("%s", self.learner.start(self.players.shared)[0])
 
@@ -98,13 +100,15 @@ class Crew:
     def restore(self, checkpoint: str | None, clock: bool) -> None:
         """Bring everything to where it was in ``checkpoint``, or to the beginning. The learner must not be started.
 
-        Simulators that are playing, ``mode: async``, go on; what they have played is withdrawn.
+        Simulators that are playing, ``mode: async``, go on; what they have played is withdrawn. Where a cluster has no
+        room for the learner, they make room.
 
         Args:
             clock: whether the time goes on from there, too.
 
-        Raises: CheckpointError where it cannot be read; the errors of the learner and the environments.
+        Raises: CheckpointError where it cannot be read; NoRoom; the errors of the learner and the environments.
         """
+        self._seat_learner()
         saved = None if checkpoint is None else load_checkpoint(checkpoint, ["run"])["run"]
         self._state.load(saved, clock)
         line, replay = self.learner.start(self.players.shared, checkpoint)
@@ -128,6 +132,19 @@ class Crew:
         """End all actors at once."""
         for part in (self.players, self.evaluator, self.learner):
             part.close()
+
+    def _seat_learner(self) -> None:
+        """Wait for room for the learner, on a cluster; where there is none, simulators end, to begin anew after it."""
+        if self.learner.has_room(seats.NOTICE_SECONDS):
+            return
+        lacking = f"no room for the learner with {self.learner.asks}: {seats.room()}"
+        log.warning("%s. Simulators make room for it, and the run waits for a node where there is some", lacking)
+        self.players.close()
+        if not self.learner.has_room(seats.PATIENCE_SECONDS):
+            raise NoRoom(
+                f"for {seats.PATIENCE_SECONDS:g} s {lacking}; add such a node, or lower learner.num_cpus or "
+                "learner.num_gpus"
+            )
 
     def _snapshots(self, checkpoint: str | None) -> set[int]:
         """The simulators whose states are in ``checkpoint``."""

@@ -15,7 +15,7 @@ from rlray.config.schema import RunConfig
 from rlray.envs.types import EnvSpec
 from rlray.train.crew import Crew
 from rlray.train.evaluator import EvalResult
-from rlray.train.failures import LearnerDied, LearnerFailed
+from rlray.train.failures import LearnerDied, LearnerFailed, NoRoom
 from rlray.train.flow import Flow
 from rlray.train.measuring import evaluation_record
 from rlray.train.plan import Plan
@@ -41,7 +41,9 @@ class Experiment:
     Guarantees, ``mode: sync``: simulators and learner take turns in a fixed order, so that equal configurations give
     equal metrics (but for tags under ``time/``), however often the run was interrupted, killed and resumed. ``mode:
     async``: every simulator plays while the learner learns, and none runs more than a few fragments ahead. A simulator
-    that is killed costs one fragment, a learner what it learned since the last checkpoint.
+    that is killed costs one fragment, a learner what it learned since the last checkpoint. On a cluster the run goes on
+    with the simulators that there is room for; in ``mode: sync`` a round is of those, and so its numbers depend on when
+    nodes leave and join.
 
     Args:
         checkpoints: the folder for them.
@@ -118,8 +120,8 @@ class Experiment:
                     return
                 except LearnerDied as error:
                     died = error
-                except LearnerFailed as error:
-                    raise LearnerFailed(f"{error}; {self._kept}") from error.__cause__
+                except (LearnerFailed, NoRoom) as error:
+                    raise type(error)(f"{error}; {self._kept}") from error.__cause__
         finally:
             self.close()
 

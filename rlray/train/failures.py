@@ -8,6 +8,7 @@ TrainingError (RuntimeError)
 │       └── ReplayDied   its replay died, an actor of its own: the same
 ├── EvaluatorFailed      the evaluator died again and again, or raised
 ├── NotFiniteFound       a loss, a reward or an observation is infinite or not a number
+├── NoRoom               on a cluster: for long there was no room for any simulator, or for the learner
 └── ResourcesTooSmall    the actors asked for do not fit on this machine
 """
 
@@ -72,6 +73,10 @@ class NotFiniteFound(TrainingError):
 
 class EvaluatorFailed(TrainingError):
     """The evaluator cannot be kept alive, or its policy raised."""
+
+
+class NoRoom(TrainingError):
+    """For long the cluster had no room for any simulator, or for the learner."""
 
 
 class ResourcesTooSmall(TrainingError, ValueError):

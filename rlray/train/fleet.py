@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import rlray
 from rlray import ObjectRef
 from rlray.exceptions import RayActorError, RayTaskError
+from rlray.train import seats
 from rlray.train.env_failures import EnvFailures
-from rlray.train.failures import EnvironmentFailed, SimulatorFailed, translated
+from rlray.train.failures import EnvironmentFailed, NoRoom, SimulatorFailed, translated
 from rlray.train.players import Rollout
 from rlray.train.simulator import RolloutStats, Simulator, SimulatorSetup
 
@@ -40,11 +43,14 @@ class Fleet:
 
     Guarantees: a simulator that dies costs the fragment it was playing and no more: it is replaced by a fresh one
     with new seeds and a new stream; so is one whose environment raises, as often as its ``failures`` allow. One that
-    dies `MAX_DEATHS` times in a row is an error instead.
+    dies `MAX_DEATHS` times in a row is an error instead. On a cluster one that finds no room is `absent` until it
+    does: nobody waits for it, a warning says so, and it plays as soon as a node with room joins.
 
     Args:
         steps: agent steps of a fragment, for each simulator.
         failures: one for each simulator, which those of a group share.
+
+    Raises, in `look_around`: NoRoom where all have been absent for long.
     """
 
     shared = None
@@ -56,6 +62,9 @@ class Fleet:
         self._asked = 0
         self._streams = 0  # numbers given so far
         self._slots: list[_Slot] = []
+        self._elastic = seats.elastic()
+        self._seekers = seats.Seekers()
+        self._played_at = time.monotonic()  # when there was last somebody to play
 
     def __len__(self) -> int:
         return self._count
@@ -66,12 +75,57 @@ class Fleet:
 
     def begin(self) -> None:
         """Create the simulators."""
+        self._played_at = time.monotonic()
         self._slots = [_Slot(self._create(number, 0)) for number in range(self._count)]
 
     def idle(self) -> list[int]:
         """Numbers of the simulators without a rollout under way: the one that was asked longest ago comes first."""
         idle = [number for number, slot in enumerate(self._slots) if slot.rollout is None]
+        if self._seekers:
+            idle = [number for number in idle if number not in self._seekers]
         return sorted(idle, key=lambda number: self._slots[number].asked)
+
+    def absent(self) -> Collection[int]:
+        """Numbers of the simulators that have found no room yet."""
+        return tuple(self._seekers)
+
+    @property
+    def gathering(self) -> bool:
+        """Whether a round should wait for somebody who may soon have found room, or would be of nobody."""
+        return self._seekers.hopeful or len(self._seekers) == len(self) > 0
+
+    def seeking(self) -> Iterator[ObjectRef]:
+        """References that are ready when one that is absent has found room."""
+        return self._seekers.refs()
+
+    def look_around(self, ready: Set[ObjectRef]) -> None:
+        """Count in those that have found room, and say who has looked for it for long.
+
+        Raises: NoRoom where that are all of them, and very long.
+        """
+        for number, ref in self._seekers.answers(ready):
+            who = self._make_setup(number, 0, 0).who
+            try:
+                node = rlray.get(ref)
+            except RayActorError as error:  # often with a node that was gone already, which nobody knew
+                log.warning("%s died before it had begun (%s); it looks for room anew", who, error)
+                self._next_life(number)
+                continue
+            if self._seekers.found(number):
+                log.info("%s has found room, on node %s, and plays", who, node)
+        if late := self._seekers.late():
+            there = len(self) - len(self._seekers)
+            goes_on = (
+                f"The run goes on with {there} of {len(self)}; the others play" if there else "The run waits: they play"
+            )
+            log.warning("%s. %s as soon as a node with room joins", self._lacking(late), goes_on)
+        if len(self._seekers) < len(self):
+            self._played_at = time.monotonic()
+        elif time.monotonic() - self._played_at > seats.PATIENCE_SECONDS:
+            raise NoRoom(
+                f"for {seats.PATIENCE_SECONDS:g} s nobody has played: {self._lacking(self._seekers)}; add a node, or "
+                "lower simulators.num_cpus"
+            )
 
     def rollouts(self) -> Iterator[Rollout]:
         """The rollouts under way, in the order of the simulators."""
@@ -102,14 +156,18 @@ class Fleet:
     def snapshot(self, steps: int) -> list[ObjectRef | None]:
         """References to the states of all simulators, none of which may be playing; see `Simulator.snapshot`.
 
-        None for one that died or failed, and has been replaced.
+        None for one that died or failed, and has been replaced, or that is absent.
         """
         before = self._streams
-        asked = [slot.actor.snapshot.remote(steps, self._next_stream()) for slot in self._slots]
-        kept = [self._answer(number, answer) for number, (_, answer) in enumerate(asked)]
-        if all(kept):
+        asked = {
+            number: slot.actor.snapshot.remote(steps, self._next_stream())
+            for number, slot in enumerate(self._slots)
+            if number not in self._seekers
+        }
+        kept = {number: self._answer(number, answer) for number, (_, answer) in asked.items()}
+        if all(kept.values()):
             self._streams = before  # no stream was begun: one checkpoint more or less leaves no trace
-        return [None if one is None else state for one, (state, _) in zip(kept, asked, strict=True)]
+        return [None if kept.get(number) is None else asked[number][0] for number in range(self._count)]
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs besides the simulators' own states."""
@@ -125,9 +183,11 @@ class Fleet:
     ) -> None:
         """As `Players.restore`, with fresh simulators; those in ``saved`` take over what ``checkpoint`` says.
 
-        A simulator whose environments do not come back begins new episodes, with a warning.
+        A simulator whose environments do not come back begins new episodes, with a warning; so does one that does not
+        soon find room.
         """
         self.close()
+        self._played_at = time.monotonic()
         if state is None:
             state = {"lives": [0] * self._count, "streams": 0}
         self._streams = state["streams"]
@@ -141,7 +201,12 @@ class Fleet:
             else:
                 life = lives[number] + new_lives if number in lives else 0
                 self._slots.append(_Slot(self._create(number, life), life))
+        self._gather()
+        for number in [number for number, _ in loading if number in self._seekers]:
+            self._next_life(number)
         for number, answer in loading:
+            if number in self._seekers:
+                continue
             complaint = self._answer(number, answer)
             if complaint is not None:
                 log.warning("%s", complaint)
@@ -159,6 +224,7 @@ class Fleet:
         for slot in self._slots:
             rlray.kill(slot.actor)
         self._slots = []
+        self._seekers.clear()
 
     @property
     def playing(self) -> bool:
@@ -175,7 +241,26 @@ class Fleet:
         return actor
 
     def _actor(self, setup: SimulatorSetup) -> Any:
-        return rlray.remote(Simulator).options(num_cpus=setup.num_cpus).remote(setup)
+        actor = rlray.remote(Simulator).options(num_cpus=setup.num_cpus).remote(setup)
+        if self._elastic:
+            self._seekers.add(setup.number, actor.where.remote())
+        return actor
+
+    def _gather(self) -> None:
+        """Wait until everybody has found room, or has looked for it for long."""
+        while self._seekers.hopeful:
+            refs = list(self._seekers.refs())
+            self.look_around(set(rlray.wait(refs, timeout=seats.POLL_SECONDS, fetch_local=False)[0]))
+
+    def _lacking(self, numbers: Collection[int]) -> str:
+        """Who has found no room, and what there is."""
+        setups = [self._make_setup(number, 0, 0) for number in numbers]
+        who = Counter((setup.group or "", seats.asks(setup.num_cpus)) for setup in setups)
+        each = ", ".join(
+            f"{count} simulator(s){f' of {name}' if name else ''} with {cpus} each"
+            for (name, cpus), count in who.items()
+        )
+        return f"no room for {each}: {seats.room()}"
 
     def _answer(self, number: int, ref: ObjectRef) -> Any:
         """What simulator ``number`` has answered; None if it died or its environment raised, and it is replaced."""

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Set
 
 from rlray import ObjectRef
 from rlray.config.schema import RunConfig
+from rlray.exceptions import ObjectLostError
 from rlray.train.groups import group_by_number, spare
 from rlray.train.learning import LearnerLink
 from rlray.train.players import Players, Rollout
 from rlray.train.progress import Progress
 from rlray.train.simulator import RolloutStats
 
+log = logging.getLogger(__name__)
+
 
 class Flow:
     """Guarantees, ``mode: sync``: round by round; all simulators play one fragment with the same weights, the learner
     takes the fragments in the order of the simulators. ``mode: async``: of each group, no more than `spare` fragments
     beyond the number of its simulators are played, waiting or being learned from; nobody waits for another group, and
-    within a group simulators take turns. For tasks instead of simulators it is the same.
+    within a group simulators take turns. For tasks instead of simulators it is the same. On a cluster simulators are
+    those that have found room; a round is of those that had when it began.
     """
 
     def __init__(self, config: RunConfig, fleet: Players, learner: LearnerLink, progress: Progress) -> None:
@@ -45,7 +50,7 @@ class Flow:
 
     def launch(self) -> None:
         """Ask simulators for fragments: as many as the step limit allows and the learner can soon take."""
-        if not self.settled:
+        if not self.settled or (self._sync and self._fleet.gathering):
             return
         idle = self._fleet.idle()
         # Counted once and kept up to date: to look at all simulators for each that is idle would grow with the square.
@@ -53,13 +58,15 @@ class Flow:
         for rollout in self._fleet.rollouts():
             playing[self._group_of[rollout.number]] += 1
             coming[self._group_of[rollout.number]] += self._fleet.steps_of(rollout.number)
+        at_most = [size + spare(group) for size, group in zip(self._sizes, self._config.groups, strict=True)]
+        for number in self._fleet.absent():
+            at_most[self._group_of[number]] -= 1
         for number in sorted(idle) if self._sync else idle:  # in fixed order, also after a resume
             group = self._group_of[number]
             # Steps that are sure to come soon: in mode async other groups may take long, and are not waited for.
             if self.collected + (sum(coming) if self._sync else coming[group]) >= self._config.stop.steps:
                 continue
-            at_most = self._sizes[group] + spare(self._config.groups[group])
-            if not self._sync and playing[group] + waiting[group] >= at_most:
+            if not self._sync and playing[group] + waiting[group] >= at_most[group]:
                 continue
             playing[group] += 1
             coming[group] += self._fleet.steps_of(number)
@@ -76,17 +83,27 @@ class Flow:
 
     def under_way(self) -> list[ObjectRef]:
         """References worth waiting for."""
-        return [*(rollout.stats for rollout in self._fleet.rollouts()), *self._learner.under_way()]
+        playing = (rollout.stats for rollout in self._fleet.rollouts())
+        return [*playing, *self._learner.under_way(), *self._fleet.seeking()]
 
     def take(self, ready: Set[ObjectRef]) -> None:
         """Fragments from simulators; reports of the learner into the counters."""
+        self._fleet.look_around(ready)
         for rollout in [one for one in self._fleet.rollouts() if one.stats in ready]:
-            stats = self._fleet.collect(rollout)
+            stats = self._collect(rollout)
             if stats is not None:
                 self.collected += stats.steps
                 self._finished.append((rollout, stats))
         for report, of in self._learner.collect(ready.__contains__):
             self._progress.add(report, of)
+
+    def _collect(self, rollout: Rollout) -> RolloutStats | None:
+        try:
+            return self._fleet.collect(rollout)
+        except ObjectLostError as error:
+            self._learner.check()  # the weights were lost with it, if it is gone
+            log.warning("a rollout is lost (%s); the run goes on without it", error)
+            return None
 
     def hand_over(self) -> None:
         """What is finished goes to the learner, in mode sync once the round is over."""

@@ -51,11 +51,11 @@ class Keeper:
         if self._making is None:
             return False
         (draft, finished), self._making = self._making, None
-        begun = from_learner(draft)
         try:
+            from_learner(draft)
             made: Draft = rlray.get(finished)
-        except RayError as error:
-            made = Draft(begun.path, failure=str(error))
+        except RayError as error:  # on a cluster a node may have taken along what was to be in it
+            made = Draft("", failure=str(error))
         if made.failure is not None:
             kept = f"the last one is {self.last}" if self.last else "there is none before it"
             log.error(

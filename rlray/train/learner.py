@@ -28,6 +28,7 @@ from rlray.train.histograms import Histogram, of_gradients
 from rlray.train.memory import size
 from rlray.train.not_finite import keep_evidence, not_finite_in
 from rlray.train.saving import Draft, KeepReplay, begin_checkpoint
+from rlray.train.seats import Seated
 from rlray.train.sources import AlgorithmSource
 
 T = TypeVar("T")
@@ -59,7 +60,7 @@ class LearnReport:
     idle_seconds: float  # waited for it since the call before
 
 
-class LearnerActor:
+class LearnerActor(Seated):
     """Learns from fragments in the order of the calls. One thread of calls, so that no call sees half an update.
 
     As with the simulator, nothing expensive runs in the constructor: `start` does that.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import rlray
 from rlray import ObjectRef
 from rlray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from rlray.train import seats
 from rlray.train.failures import LearnerDied, LearnerFailed, translated
 from rlray.train.learner import LearnerActor, LearnerSetup, LearnReport
 from rlray.train.simulator import RolloutStats
@@ -44,6 +46,34 @@ class LearnerLink:
         replay: bool | None = None if checkpoint is None else self.get(self._actor.load.remote(checkpoint))
         self.refresh()
         return line, replay
+
+    def has_room(self, seconds: float) -> bool:
+        """Whether the learner has found room, or does within ``seconds``. Always, on one machine.
+
+        One that dies before it has begun, often with a node that was gone already, looks for room anew.
+        """
+        deadline = time.monotonic() + seconds
+        while self._where is not None:
+            left = max(0.0, deadline - time.monotonic())
+            if not rlray.wait([self._where], timeout=left, fetch_local=False)[0]:
+                return False
+            try:
+                rlray.get(self._where)
+                return True
+            except RayActorError as error:
+                log.warning("the learner died before it had begun (%s); it looks for room anew", error)
+                rlray.kill(self._actor)
+                self._actor = self._create()
+        return True
+
+    def check(self) -> None:
+        """See whether it is alive, once it has done what it was given."""
+        self.get(self._actor.where.remote())
+
+    @property
+    def asks(self) -> str:
+        """What it asks for, for people."""
+        return seats.asks(self._setup.num_cpus, self._setup.num_gpus)
 
     def restart(self) -> None:
         """Put a fresh learner, that is to be started, in the place of one that died. What it was given is gone."""
@@ -125,4 +155,6 @@ class LearnerLink:
 
     def _create(self) -> Any:
         setup = self._setup
-        return rlray.remote(LearnerActor).options(num_cpus=setup.num_cpus, num_gpus=setup.num_gpus).remote(setup)
+        actor = rlray.remote(LearnerActor).options(num_cpus=setup.num_cpus, num_gpus=setup.num_gpus).remote(setup)
+        self._where: ObjectRef | None = actor.where.remote() if seats.elastic() else None
+        return actor

@@ -12,7 +12,7 @@ import numpy as np
 import rlray
 from rlray import ObjectRef
 from rlray.algos.types import Metrics
-from rlray.exceptions import RayActorError, RayTaskError
+from rlray.exceptions import ObjectLostError, RayActorError, RayTaskError
 from rlray.train.env_failures import EnvFailures
 from rlray.train.evaluator import EvalResult, Evaluator, EvaluatorSetup
 from rlray.train.failures import EnvironmentFailed, EvaluatorFailed, translated
@@ -82,6 +82,9 @@ class EvaluatorLink:
             result: EvalResult = rlray.get(ref)
         except RayActorError as error:
             self._died(asked, error)
+            return None
+        except ObjectLostError as error:  # on a cluster: the weights, with the learner's node
+            log.warning("the evaluation of step %d is left out: %s", asked.step, error)
             return None
         except RayTaskError as error:
             ours = translated(error, EvaluatorFailed, "the evaluator")

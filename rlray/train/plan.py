@@ -47,25 +47,40 @@ class Plan:
         )
 
 
-def make_plan(groups: Sequence[SimulatorsConfig], learner: LearnerConfig, total: Mapping[str, float]) -> Plan:
+def make_plan(
+    groups: Sequence[SimulatorsConfig],
+    learner: LearnerConfig,
+    total: Mapping[str, float],
+    largest: float | None = None,
+) -> Plan:
     """Share ``total`` (amounts by resource name) among the actors.
 
     ``auto`` for a simulator is one CPU, or its share of half of what groups with numbers leave where there are too few;
     for the learner what the simulators leave, one CPU if it has a GPU; for GPUs one if there is any.
 
+    Args:
+        largest: on a cluster whose nodes come and go, the CPUs of the largest that is there: the learner gets no more.
+            What does not fit is no error there, since it may later; ``auto`` is then one CPU.
+
     Raises: ResourcesTooSmall if it does not fit, naming what is asked for and what there is.
     """
+    grows = largest is not None
     cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
     gpu = (1.0 if gpus >= 1 else 0.0) if learner.num_gpus == "auto" else learner.num_gpus
     left = cpus - sum(group.count * group.num_cpus for group in groups if group.num_cpus != "auto")
     autos = sum(group.count for group in groups if group.num_cpus == "auto")
     for_autos = max(left - learner.num_cpus if learner.num_cpus != "auto" else left / 2, left - MAX_LEARNER_CPUS)
     each = _down(min(1.0, for_autos / autos)) if autos else 0.0
+    if grows and each <= 0:
+        each = 1.0
     left -= autos * each
-    for_learner = _down(min(left, 1.0 if gpu else MAX_LEARNER_CPUS)) if learner.num_cpus == "auto" else learner.num_cpus
+    most = min(1.0 if gpu else MAX_LEARNER_CPUS, math.inf if largest is None else largest)
+    for_learner = _down(min(left, most)) if learner.num_cpus == "auto" else learner.num_cpus
+    if grows and for_learner <= 0:
+        for_learner = 1.0
     nothing_left = (autos and each <= 0) or (learner.num_cpus == "auto" and for_learner <= 0)
     shares = [Share(one.name, one.count, each if one.num_cpus == "auto" else one.num_cpus) for one in groups]
-    if for_learner > left + 1e-6 or gpu > gpus or nothing_left:
+    if not grows and (for_learner > left + 1e-6 or gpu > gpus or nothing_left):
         simulators = " + ".join(f"{share.simulators} simulator(s) × {share.cpus:g} CPU" for share in shares)
         raise ResourcesTooSmall(
             f"the run asks for {simulators} + learner {max(0.0, for_learner):g} CPU and {gpu:g} GPU, but "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,7 +21,10 @@ class Rollout:
 
 
 class Players(Protocol):
-    """``len(players)`` places, each with at most one rollout under way, once `begin` was called."""
+    """``len(players)`` places, each with at most one rollout under way, once `begin` was called.
+
+    On a cluster some may be absent: they cannot play before there is room for them, and nobody waits for them.
+    """
 
     @property
     def shared(self) -> ObjectRef | None:
@@ -40,7 +43,23 @@ class Players(Protocol):
         """Get ready, from the beginning."""
 
     def idle(self) -> list[int]:
-        """Places without a rollout under way, the one that was asked longest ago first."""
+        """Places without a rollout under way that are not absent, the one that was asked longest ago first."""
+
+    def absent(self) -> Collection[int]:
+        """Places that there is no room for at present."""
+
+    @property
+    def gathering(self) -> bool:
+        """Whether a round should wait for those that are absent."""
+
+    def seeking(self) -> Iterator[ObjectRef]:
+        """References that are ready when there is room for one that is absent."""
+
+    def look_around(self, ready: Set[ObjectRef]) -> None:
+        """Count in those that have found room, and say who finds none.
+
+        Raises: NoRoom where that are all of them, for long.
+        """
 
     def rollouts(self) -> Iterator[Rollout]:
         """The rollouts under way, in the order of the places."""
@@ -56,7 +75,8 @@ class Players(Protocol):
         """The stats of a rollout that is ready; None if it is not to be learned from.
 
         Raises: EnvironmentFailed where environments raised too often; SimulatorFailed where anything else raised, or
-        where whoever plays keeps dying.
+        where whoever plays keeps dying; ObjectLostError where a node of a cluster took along what it was asked or has
+        answered, which is then to be asked again.
         """
 
     def snapshot(self, steps: int) -> list[ObjectRef | None]:

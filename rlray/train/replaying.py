@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,14 @@ import numpy as np
 import rlray
 from rlray import ObjectRef
 from rlray.algos.types import Metrics
-from rlray.exceptions import RayActorError, RayTaskError
-from rlray.train.failures import LearnerFailed, ReplayDied, TrainingError, translated
+from rlray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from rlray.train.failures import LearnerDied, LearnerFailed, ReplayDied, TrainingError, translated
 from rlray.train.learner import LearnerSetup, LearnReport
 from rlray.train.learning import LearnerLink
 from rlray.train.replay import AddReport, ReplayActor, ReplaySetup
 from rlray.train.simulator import RolloutStats
+
+log = logging.getLogger(__name__)
 
 AHEAD = 2
 """Draws under way in mode async: one is learned from while the next is drawn and waits."""
@@ -106,11 +109,12 @@ class ReplayedLearnerLink(LearnerLink):
         yield from (one.report for one in self._drawn)
 
     def collect(self, is_ready: Callable[[ObjectRef], bool]) -> list[tuple[LearnReport, RolloutStats]]:
-        for one in self._adding:
+        for one in list(self._adding):
             if one.added is None:
                 if not is_ready(one.report):
                     break
-                self._added(one)
+                if not self._added(one):
+                    continue
             if self._sync and one.until > self._done:
                 break  # its updates come before the next fragment is looked at
         while self._drawn and is_ready(self._drawn[0].report):
@@ -140,8 +144,14 @@ class ReplayedLearnerLink(LearnerLink):
         self._metrics: list[Metrics] = []  # of draws since the last report
         self._unlimited = False
 
-    def _added(self, one: _Adding) -> None:
-        added: AddReport = self._get_replay(one.report)
+    def _added(self, one: _Adding) -> bool:
+        """Take in what the replay reports; False where it never got the fragment."""
+        try:
+            added: AddReport = self._get_replay(one.report)
+        except ObjectLostError as error:  # on a cluster a node takes along what lies there
+            log.warning("what was played is lost (%s); learning goes on without it", error)
+            self._adding.remove(one)
+            return False
         if added.due is None and self._sync:
             raise TrainingError(
                 "mode: sync needs a fixed number of updates for each step, and the algorithm's settings say as many as "
@@ -151,6 +161,7 @@ class ReplayedLearnerLink(LearnerLink):
         self._unlimited = added.due is None
         self._due += added.due or 0
         one.until = self._asked + self._due if added.due is not None else 0
+        return True
 
     def _draw(self, updates: int) -> None:
         """Have the replay draw for ``updates`` of those due, and the learner learn from it as soon as it is there."""
@@ -163,10 +174,13 @@ class ReplayedLearnerLink(LearnerLink):
 
     def _learned(self, one: _Drawn) -> None:
         """Count what the learner has done, and let the replay have the priorities."""
-        self._get_replay(one.seconds)  # a death is told of the one who died
-        for ref in one.taken_back:
-            self._get_replay(ref)  # ready, since the replay has drawn after it
-        report: LearnReport = self.get(one.report)
+        try:
+            self._get_replay(one.seconds)  # a death is told of the one who died
+            for ref in one.taken_back:
+                self._get_replay(ref)  # ready, since the replay has drawn after it
+            report: LearnReport = self.get(one.report)
+        except ObjectLostError as error:  # with the node of whoever made it
+            raise LearnerDied(f"what replay and learner gave each other is lost ({error})") from error
         self.weights, self.version = one.weights, report.version
         self._taken_back.append(self._replay.take_back.remote(one.returned))
         self._done += report.updates

@@ -15,6 +15,7 @@ from rlray.algos import get_algorithm
 from rlray.config import RunConfig, load_config
 from rlray.core.resources import count_cpus, count_gpus
 from rlray.envs import EnvError
+from rlray.train import seats
 from rlray.train.checkpoint_folder import checkpoint_to_resume
 from rlray.train.console import Console
 from rlray.train.evaluator import EvalResult
@@ -200,13 +201,15 @@ def check_video(config: RunConfig, source: EnvSource) -> None:
 
 def plan_for(config: RunConfig) -> Plan:
     """The resources for a run on the runtime that is there, or on the one that would be started."""
+    largest = None
     if rlray.is_initialized():
         total: Mapping[str, float] = rlray.cluster_resources()
+        largest = seats.largest_node() if seats.elastic() else None
     else:
         total = {"CPU": config.engine.num_cpus or count_cpus(), "GPU": count_gpus()}
     if get_algorithm(config.algo).make_trials is not None:
         return make_task_plan(config.groups[0], config.learner, total)
-    return make_plan(config.groups, config.learner, total)
+    return make_plan(config.groups, config.learner, total, largest)
 
 
 @contextmanager

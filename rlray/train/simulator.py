@@ -20,6 +20,7 @@ from rlray.train.failures import EnvironmentFailed
 from rlray.train.fragments import FragmentBuilder
 from rlray.train.not_finite import check_fragment
 from rlray.train.pacing import Pace, Paced
+from rlray.train.seats import Seated
 from rlray.train.simulator_state import PlayState, env_came_back, env_state, part_of
 from rlray.train.sources import AlgorithmSource, EnvSource
 
@@ -82,7 +83,7 @@ class RolloutStats:
     late_seconds: float = 0.0  # by which they began too late, summed
 
 
-class Simulator:
+class Simulator(Seated):
     """Owns ``B`` environments and a policy, and turns weights into fragments.
 
     Guarantees: fragments of one stream follow each other without a gap; the same setup and the same sequence of

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 import rlray
 from rlray import ObjectRef
-from rlray.exceptions import RayError, RayTaskError, WorkerCrashedError
+from rlray.exceptions import ObjectLostError, RayError, RayTaskError, WorkerCrashedError
 from rlray.train.env_failures import EnvFailures
 from rlray.train.failures import EnvironmentFailed, SimulatorFailed, translated
 from rlray.train.players import Rollout
@@ -37,8 +37,11 @@ class TaskFleet:
     Guarantees: parts are given out in order, round after round, and what a task comes to follows from its part and the
     weights: on however many CPUs they run, and however many workers are killed on the way. A worker that dies costs
     time only; the runtime runs its task again. A task whose environment raises is asked again with other seeds, as
-    often as ``failures`` allows.
+    often as ``failures`` allows. On a cluster nobody is ever absent: tasks run
+    where there is room, one after the other.
     """
+
+    gathering = False
 
     def __init__(self, setup: TrialSetup, count: int, num_cpus: float, failures: EnvFailures) -> None:
         trials = setup.trials()
@@ -82,6 +85,15 @@ class TaskFleet:
     def idle(self) -> list[int]:
         return [number for number in range(len(self)) if number not in self._asked]
 
+    def absent(self) -> Collection[int]:
+        return ()
+
+    def seeking(self) -> Iterator[ObjectRef]:
+        return iter(())
+
+    def look_around(self, ready: Set[ObjectRef]) -> None:
+        """Nobody is absent."""
+
     def rollouts(self) -> Iterator[Rollout]:
         return (self._asked[number].rollout for number in sorted(self._asked))
 
@@ -106,6 +118,10 @@ class TaskFleet:
                 again = replace(asked.part, attempt=asked.part.attempt + 1)
                 self._ask(rollout.number, again, asked.weights, asked.version)
             return None
+        except ObjectLostError:
+            if not rollout.withdrawn:
+                self._ask(rollout.number, asked.part, asked.weights, asked.version)
+            raise
         except WorkerCrashedError as error:
             raise SimulatorFailed(
                 f"task {asked.part.number} of round {asked.part.round} (environment {self._setup.env.id!r}) killed "

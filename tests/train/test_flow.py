@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,11 +16,17 @@ from rlray.train.progress import Progress
 
 
 class Players:
-    """Simulators of which ``playing`` play; it notes who is launched, and how often it is looked through."""
+    """Simulators of which ``playing`` play and ``absent`` have no room; it notes who is launched, and how often it is
+    looked through.
+    """
 
-    def __init__(self, groups: list[int], steps: list[int], playing: list[int], order: list[int]) -> None:
+    gathering = False
+
+    def __init__(
+        self, groups: list[int], steps: list[int], playing: list[int], order: list[int], absent: Sequence[int] = ()
+    ) -> None:
         self.groups, self.steps, self.order = groups, steps, order
-        self.playing = list(playing)
+        self.playing, self.missing = list(playing), absent
         self.launched: list[int] = []
         self.looks = 0
 
@@ -31,7 +37,10 @@ class Players:
         return self.steps[self.groups[number]]
 
     def idle(self) -> list[int]:
-        return [number for number in self.order if number not in self.playing]
+        return [number for number in self.order if number not in self.playing and number not in self.missing]
+
+    def absent(self) -> Sequence[int]:
+        return self.missing
 
     def rollouts(self) -> Iterator[Any]:
         self.looks += 1
@@ -59,7 +68,8 @@ def by_the_rule(flow: Flow, players: Players, waiting: list[int], config: RunCon
         beside = [one for one in playing if players.groups[one] == group]
         coming = sum(players.steps_of(one) for one in (playing if sync else beside))
         held = len(beside) + sum(1 for one in waiting if players.groups[one] == group)
-        most = players.groups.count(group) + spare(config.groups[group])
+        there = players.groups.count(group) - sum(players.groups[one] == group for one in players.missing)
+        most = there + spare(config.groups[group])
         if flow.collected + coming < config.stop.steps and (sync or held < most):
             playing.append(number)
             launched.append(number)
@@ -80,10 +90,12 @@ def test_who_is_launched_follows_the_rule(seed: int) -> None:
     )
     numbers = group_by_number(config.groups)
     everybody = list(range(len(numbers)))
-    playing = [] if sync else chance.sample(everybody, chance.randint(0, len(everybody)))
+    absent = chance.sample(everybody, chance.randint(0, len(everybody))) if seed % 3 == 0 else []
+    there = [number for number in everybody if number not in absent]
+    playing = [] if sync else chance.sample(there, chance.randint(0, len(there)))
     waiting = [] if sync else chance.choices(everybody, k=chance.randint(0, 12))
     steps = [group.envs * group.fragment_length for group in config.groups]
-    players = Players(numbers, steps, playing, chance.sample(everybody, len(everybody)))
+    players = Players(numbers, steps, playing, chance.sample(everybody, len(everybody)), absent)
     flow = made(players, groups, waiting, config.stop.steps, "sync" if sync else "async")
     flow.collected = chance.randint(0, 60)
     expected = by_the_rule(flow, players, waiting, config, sync)
@@ -101,3 +113,11 @@ def test_deciding_looks_at_the_simulators_once_and_not_once_for_each_that_is_idl
         assert players.launched == [100 - idle], "one is spare"
         looks.append(players.looks)
     assert looks == [1, 1]
+
+
+def test_a_round_waits_for_those_who_may_soon_have_found_room() -> None:
+    for mode, launched in (("sync", []), ("async", [0])):
+        players = Players([0, 0], [64], [], [0, 1], absent=[1])
+        players.gathering = True
+        made(players, [{"count": 2}], [], 10**9, mode).launch()
+        assert players.launched == launched
