@@ -20,7 +20,7 @@ from rlray.core.ray.chunks import ActorCalls, RayChunk, many
 from rlray.core.ray.errors import Failed, Retried, is_client, mapped
 from rlray.core.ray.groups import Groups
 from rlray.core.ray.hosting import How, task
-from rlray.core.ray.refs import Ref, bare, captured
+from rlray.core.ray.refs import Ref, bare, captured, id_of
 from rlray.core.ray.streams import Stream
 from rlray.core.refs import ObjectRef, ObjectRefGenerator
 from rlray.core.resources import Wish
@@ -175,6 +175,8 @@ class RayEngine(Engine):
         try:
             positional, named = bare(args, kwargs, self)
             handle = made.options(**theirs).remote(methods, retries, *positional, **named)
+            if options["name"]:
+                id_of(handle)  # through Ray's client it is told only here that the name is taken
         except Exception as why:
             if isinstance(why, ValueError) and options["name"] and "already" in str(why):
                 raise self._name_taken(options) from why
@@ -215,6 +217,11 @@ class RayEngine(Engine):
         if spec.max_retries:
             options["max_task_retries"] = spec.max_retries
         if spec.concurrency_group:
+            if is_client():
+                raise exc.UnsupportedError(
+                    f"{spec.name} names a concurrency group, which ray:// does not pass on; run the program on the "
+                    "cluster itself, for example with `ray job submit`"
+                )
             options["concurrency_group"] = spec.concurrency_group
         before = () if plain else (spec.method, How(spec.num_returns, spec.retry_exceptions))
         return getattr(self.their(actor), method).options(**options).remote, before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -60,7 +62,12 @@ class Ref(ObjectRef):
                     ours.__cause__ = ours.__cause__ or error
                 outer.set_exception(ours)
 
-        self.ray.future().add_done_callback(settle)
+        def settle_aside(inner: Future[Any]) -> None:
+            # Ray's client tells it in the thread that all its answers come through: what the callbacks of `outer` ask
+            # for there would never come.
+            threading.Thread(target=settle, args=(inner,), name="rlray-settle", daemon=True).start()
+
+        self.ray.future().add_done_callback(settle_aside if is_client() else settle)
         return outer
 
     def __reduce__(self) -> tuple[Callable[..., ObjectRef], tuple[Any]]:
@@ -80,8 +87,14 @@ def id_of(theirs: Any) -> bytes:
     return whose.binary()  # type: ignore[no-any-return]
 
 
+_SERVER = "ray.util.client.server.server"
+"""Loaded in the process, on the cluster, that stands for a program that reaches it through Ray's client."""
+
+
 def _ray_pickles() -> bool:
-    return is_client() or ray._private.worker.global_worker.get_serialization_context().is_in_band_serialization()
+    if is_client() or _SERVER in sys.modules:
+        return True
+    return bool(ray._private.worker.global_worker.get_serialization_context().is_in_band_serialization())
 
 
 def bare(args: Sequence[Any], kwargs: Mapping[str, Any], engine: RayEngine) -> tuple[Sequence[Any], Mapping[str, Any]]:

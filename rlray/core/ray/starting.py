@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 LOCAL = "local-ray"
 _OLDEST = (2, 44)
+_REACHABLE_SECONDS = 10.0  # for a connection to the address of a cluster
 _OURS = {
     "RAY_AUTH_MODE": "token",  # whoever wants to run code on the cluster must have its token
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # whoever asks for no GPU sees none
@@ -40,7 +42,7 @@ def start(
     Raises:
         ImportError: Ray is not installed, or too old.
         ValueError: An argument describes a machine, and the cluster is there already.
-        ConnectionError: There is no cluster at the address.
+        ConnectionError: There is no cluster at the address, or it does not let us in.
         RaySystemError: Ray's processes did not start in time.
     """
     address = address or LOCAL
@@ -65,12 +67,7 @@ def start(
     if address == LOCAL:
         _start_here(ray, runtime_env, namespace, log_to_driver, described)
     else:
-        ray.init(
-            address,
-            runtime_env=None if runtime_env is None else dict(runtime_env),
-            namespace=namespace,
-            log_to_driver=log_to_driver,
-        )
+        _join(ray, address, runtime_env, namespace, log_to_driver)
     return RayEngine(driver=True, owns=True, grows=address != LOCAL)
 
 
@@ -116,6 +113,49 @@ def _start_here(
         if isinstance(why, TypeError | ValueError):
             raise
         raise RaySystemError(f"Ray did not start on this machine: {say(why)}; its logs are in /tmp/ray") from why
+
+
+def _join(
+    ray: Any, address: str, runtime_env: Mapping[str, Any] | None, namespace: str | None, log_to_driver: bool
+) -> None:
+    _check_reachable(address)
+    try:
+        ray.init(
+            address,
+            runtime_env=None if runtime_env is None else dict(runtime_env),
+            namespace=namespace,
+            log_to_driver=log_to_driver,
+        )
+    except ConnectionError as why:
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        raise ConnectionError(
+            f"no Ray cluster lets this program in at address={address!r}: {say(why)}. See whether one runs there (`ray "
+            "start --head`), whether RAY_AUTH_MODE and the token are the same here and there, and the versions of Ray "
+            "and Python"
+        ) from why
+
+
+def _check_reachable(address: str) -> None:
+    """Raise ConnectionError if nobody listens there: Ray itself would try for minutes, and not say where."""
+    where = address.removeprefix("ray://")
+    if address == "auto":
+        with contextlib.suppress(Exception):  # whatever it is, Ray is about to find out
+            from ray._private.services import get_ray_address_from_environment
+
+            where = get_ray_address_from_environment("auto", None)
+    host, colon, port = where.partition("?")[0].rpartition(":")
+    if not colon or not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _REACHABLE_SECONDS).close()
+    except OSError as why:
+        named = "" if where in address else f", which is {where}"
+        command = f"`ray start --head{f' --ray-client-server-port={port}' if address.startswith('ray://') else ''}`"
+        raise ConnectionError(
+            f"no Ray cluster answers at address={address!r}{named}: {why}. Start one there with {command}, or see "
+            "whether the port may be reached from here"
+        ) from why
 
 
 def _number(amount: float) -> float | int:
