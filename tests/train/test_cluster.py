@@ -50,10 +50,10 @@ MakeCluster = Callable[..., Any]
 def make_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeCluster]:
     """``make_cluster(2, 1, 1)``: a head with two CPUs and two nodes with one each, of this machine.
 
-    Only the driver's end of it is rlray's. Who looks for room is told of after two seconds.
+    Only the driver's end of it is rlray's. Who looks for room is told of after four seconds.
     """
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setattr(seats, "NOTICE_SECONDS", 2.0)
+    monkeypatch.setattr(seats, "NOTICE_SECONDS", 4.0)
     from ray.cluster_utils import Cluster
 
     made: list[Any] = []
@@ -164,7 +164,7 @@ def test_what_a_lost_node_leaves_without_room_is_waited_for_by_nobody(
     assert experiment.progress.steps >= 1_600
     assert experiment.stopped_by == "steps"
     assert set(learned(experiment)) == {"0", "1", "2"}, "of those that came after them nobody has played"
-    [line] = told(caplog)
+    line = told(caplog)[-1]
     assert re.match(r"no room for 2 simulator\(s\) with 1 CPU each: the cluster has \d node\(s\) with \d CPU", line)
     assert "goes on with 1 of 3" in line
 
@@ -181,22 +181,23 @@ def test_simulators_come_and_go_as_nodes_do(
     caplog.set_level(logging.INFO)
     cluster = make_cluster(2)
     node: Any = None
-    since: dict[int, float] = {}  # by how many have found room: the step from which on
+    times, enough = 0, 0.0
     with experiment_of(tmp_path, mode=mode, stop={"steps": 100_000}) as experiment:
         for record in experiment:
-            back = caplog.text.count("has found room")
-            enough = record["steps"] > since.setdefault(back, record["steps"]) + 600
-            if node is None and len(told(caplog)) == 1 + back // 2:
-                node = cluster.add_node(num_cpus=2, object_store_memory=STORE["ray"])
-            elif back == 2 and node is not None and enough:
+            absent = len(experiment._crew.players.absent())
+            if node is None and absent == 2 and len(told(caplog)) > times:
+                node, times, enough = cluster.add_node(num_cpus=2, object_store_memory=STORE["ray"]), times + 1, 0.0
+            elif node is not None and absent == 0 and not enough:
+                enough = record["steps"] + 600
+            elif node is not None and enough and record["steps"] > enough:
+                if times == 2:
+                    experiment.stop("seen")
+                    continue
                 cluster.remove_node(node, allow_graceful=False)
                 node = None
-            elif back == 4 and enough:
-                experiment.stop("seen")
     fragments = learned(experiment)
-    assert set(fragments) == {"0", "1", "2", "3", "4"}
-    assert all(count >= 3 for count in fragments.values()), f"those who came were learned from: {fragments}"
-    assert len(told(caplog)) == 2
+    assert sum(count >= 3 for count in fragments.values()) == 5, f"those who came were learned from: {fragments}"
+    assert caplog.text.count("has found room") >= 4
 
 
 @pytest.mark.timeout(300)
@@ -241,3 +242,32 @@ def test_a_run_for_which_there_is_no_room_says_so(
     make_cluster(1)
     with pytest.raises(NoRoom, match=match + ".*1 node.*add .*node, or lower"):
         list(experiment_of(tmp_path, **changes))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_a_replay_goes_on_without_the_fragments_of_a_lost_node(
+    mode: str, make_cluster: MakeCluster, tmp_path: Path
+) -> None:
+    """Fragments of 130 KB lie where they were played; replay and learner look that nothing else is missing."""
+    cluster = make_cluster(2, 2)
+    changes: dict[str, Any] = {
+        "algo": "tests.train.toys:LEDGER",
+        "simulators": {"count": 3, "envs": 64, "fragment_length": 50, "num_cpus": 1.0},
+        "env_settings": {},
+        "checkpoint": {"every": 10_000},
+    }
+    killed: list[float] = []
+    with experiment_of(tmp_path, mode=mode, stop={"steps": 100_000}, **changes) as experiment:
+        for record in experiment:
+            if len(killed) < 2 and record["steps"] >= 15_000 * (1 + len(killed)):
+                killed.append(record["steps"])
+                homes = [node for node in cluster.list_all_nodes() if node is not cluster.head_node]
+                cluster.remove_node(homes[0], allow_graceful=False)
+                cluster.add_node(num_cpus=2, object_store_memory=STORE["ray"])
+    assert len(killed) == 2
+    assert experiment.progress.steps >= 100_000 - 2 * 3 * 64 * 50, "what was lost is fragments, and no more"
+    state = load_checkpoint(experiment.last_checkpoint or "")
+    replay, learner = state["drawing"]["state"], state["learner"]["learner"]
+    assert replay["steps"] >= experiment.progress.steps
+    assert replay["given"] == replay["back"] == learner["count"]
