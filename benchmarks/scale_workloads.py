@@ -61,7 +61,8 @@ WORKLOADS = (
     ),
     Workload(
         "dqn", "DQN on Lunar Lander, 8 environments × 8 steps, 8 samples a step", "dqn_lunarlander.yaml",
-        ("hyperparameters.warmup_steps=500", "hyperparameters.samples_per_step=8"), rounds=16, updates=1, fragments=50,
+        ("mode=async", "simulators.envs=8", "simulators.fragment_length=8", "hyperparameters.batch_size=128",
+         "hyperparameters.warmup_steps=500", "hyperparameters.samples_per_step=8"), rounds=16, updates=1, fragments=50,
     ),
     Workload(
         "apex", "Ape-X on Pong (42×42), 8 environments × 16 steps, 4 samples a step", "apex_pong.yaml",

@@ -153,13 +153,23 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video", action="store_true", help="write the first episode as an mp4 to DIR/videos/")
     parser.add_argument("--checkpoint", metavar="NAME|PATH", help="default: the newest")
     parser.add_argument("--seed", type=int, default=0, help="which episodes to play; default: 0")
+    parser.add_argument(
+        "--explore",
+        action=argparse.BooleanOptionalAction,
+        help="act as in training, with sampled or random actions, or greedily; default: the run's eval.explore",
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     from rlray.train import evaluate
 
     result = evaluate(
-        options.folder, options.episodes, checkpoint=options.checkpoint, seed=options.seed, video=options.video
+        options.folder,
+        options.episodes,
+        checkpoint=options.checkpoint,
+        seed=options.seed,
+        video=options.video,
+        explore=options.explore,
     )
     print(result)
     if result.video is not None:
@@ -191,7 +201,7 @@ def _list(options: argparse.Namespace) -> int:
 
 _COMMANDS: tuple[inside.Command, ...] = (
     ("train", _add_train, _train, "Train as a configuration says, into a new run folder."),
-    ("evaluate", _add_evaluate, _evaluate, "Play greedy episodes with what a run has learned."),
+    ("evaluate", _add_evaluate, _evaluate, "Play episodes with what a run has learned."),
     ("eval", _add_evaluate, _evaluate, "The same as evaluate."),
     ("simulate", simulate.add, simulate.run, "Play an environment on all cores, for as many steps as wanted."),
     ("plot", plot.add, plot.run, "Draw the curves of runs, those with different seeds only as one."),

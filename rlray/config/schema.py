@@ -103,7 +103,7 @@ class StopConfig(Section):
 
 
 class EvalConfig(Section):
-    """Greedy episodes, played by an actor of its own."""
+    """Episodes played by an actor of its own."""
 
     every: Count | None = 25_000
     """Agent steps between evaluations; null evaluates at the end only."""
@@ -111,6 +111,8 @@ class EvalConfig(Section):
     """Episodes in each evaluation on the way."""
     final_episodes: Whole = Field(default=20, ge=0)
     """Episodes of the evaluation after training; 0 leaves it out."""
+    explore: bool = False
+    """Play as in training, with sampled or random actions: what a policy that draws is worth; false is greedily."""
     video: bool = False
     """Write the first episode of every evaluation to `videos/` and to TensorBoard; needs the extra `video`."""
 

@@ -62,7 +62,9 @@ class Crew:
         self.learner = ReplayedLearnerLink(setup, self._sync) if algorithm.has_replay else LearnerLink(setup)
         self.players = _players(config, env, spec, algorithm, plan, folder, failures)
         videos = run_folder / "videos" if config.eval.video else None
-        self.evaluator = EvaluatorLink(EvaluatorSetup(env, algorithm, plan.evaluator_cpus), failures[0], videos)
+        self.evaluator = EvaluatorLink(
+            EvaluatorSetup(env, algorithm, plan.evaluator_cpus, config.eval.explore), failures[0], videos
+        )
         self.keeper = Keeper(checkpoints, config.checkpoint.keep)
 
     def start(self) -> None:

@@ -24,10 +24,11 @@ def evaluate(
     checkpoint: str | os.PathLike[str] | None = None,
     seed: int = 0,
     video: bool = False,
+    explore: bool | None = None,
     env: Callable[..., Any] | None = None,
     num_cpus: int = 1,
 ) -> EvalResult:
-    """Play greedy episodes with the weights of a checkpoint, in this process.
+    """Play episodes with the weights of a checkpoint, in this process.
 
     The same checkpoint, number of episodes and seed give the same result.
 
@@ -36,6 +37,8 @@ def evaluate(
         checkpoint: one of its checkpoints, by path or by name; the newest if not given.
         seed: which episodes; none of them is one of those that the run itself was evaluated on.
         video: whether to write the first episode to the run's ``videos/``.
+        explore: whether actions are sampled or random as in training, or greedy; as the run's ``eval.explore`` says if
+            not given.
         env: what the run was trained on, where that was a class or callable of a script.
 
     Raises:
@@ -47,12 +50,15 @@ def evaluate(
     config, source = resolve(folder.load_config(), env)
     env_spec(config, source)  # an unknown environment is a matter of the configuration
     path = find_checkpoint(folder, checkpoint)
-    weights = load_checkpoint(path, ["weights"])["weights"]
+    saved = load_checkpoint(path, ["weights", "run"])
     algorithm = AlgorithmSource.of(config)
     sequence = seeds.sequence(config.seed, seeds.Role.SEPARATE_EVALUATION, seed)
     target = str(folder.videos / f"{path.name}-seed_{seed}.mp4") if video else None
-    evaluator = Evaluator(EvaluatorSetup(source, algorithm, num_cpus))
-    return evaluator.evaluate(weights, episodes, seeds.integer(sequence), target)
+    evaluator = Evaluator(
+        EvaluatorSetup(source, algorithm, num_cpus, config.eval.explore if explore is None else explore)
+    )
+    steps = saved["run"]["progress"]["steps"]
+    return evaluator.evaluate(saved["weights"], episodes, seeds.integer(sequence), target, steps)
 
 
 def find_checkpoint(folder: RunFolder, checkpoint: str | os.PathLike[str] | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""The actor that measures: greedy episodes, raw returns, and a video of the first one."""
+"""The actor that measures: whole episodes, raw returns, and a video of the first one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rlray.algos.types import RecurrentPolicy, Weights
+from rlray.algos.types import Place, PlacedPolicy, RecurrentPolicy, Weights
 from rlray.train import threads
 from rlray.train.failures import EnvironmentFailed, TrainingError
 from rlray.train.histograms import Histogram, of_evaluation
@@ -37,6 +37,7 @@ class EvaluatorSetup:
     env: EnvSource
     algorithm: AlgorithmSource
     num_cpus: float
+    explore: bool = False  # act as in training, not greedily
 
 
 @dataclass
@@ -45,6 +46,7 @@ class EvalResult:
 
     returns: list[float]  # raw
     lengths: list[int]  # agent steps
+    explored: bool = False  # not greedy
     video: str | None = None  # where it was written
     trouble: str | None = None  # why there is no video, where one was asked for
     gif: bytes | None = field(default=None, repr=False, compare=False)  # the beginning of the video
@@ -60,13 +62,14 @@ class EvalResult:
         return float(np.std(self.returns))
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f} ± {self.std:.2f} (raw return, mean ± std over {len(self.returns)} episodes)"
+        how = ", exploring" if self.explored else ""
+        return f"{self.mean:.2f} ± {self.std:.2f} (raw return, mean ± std over {len(self.returns)} episodes{how})"
 
 
 class Evaluator:
-    """Plays greedy episodes.
+    """Plays greedy episodes, or where it is to ``explore`` such as training plays.
 
-    Guarantees: the same weights, episodes and seed give the same result. Episodes are assigned to environments
+    Guarantees: the same weights, episodes, seed and step give the same result. Episodes are assigned to environments
     before the first step and every one of them is played to its end, so that short episodes are not preferred (taking
     the first N that end would). Environments are made for each call and closed after it. A disk that is full costs the
     video and nothing else.
@@ -76,12 +79,15 @@ class Evaluator:
         self._setup = setup
         self._threads: int | None = None
 
-    def evaluate(self, weights: Weights, episodes: int, seed: int, video_path: str | None = None) -> EvalResult:
-        """Play ``episodes`` greedy episodes with ``weights``.
+    def evaluate(
+        self, weights: Weights, episodes: int, seed: int, video_path: str | None = None, step: int = 0
+    ) -> EvalResult:
+        """Play ``episodes`` with ``weights``.
 
         Args:
-            seed: of the environments; nothing else in here is random.
+            seed: of the environments, and of exploring; nothing else in here is random.
             video_path: where to write the first episode as an mp4; None for no video.
+            step: the run's agent steps, for the schedules of exploring.
 
         Raises: EnvironmentFailed where an environment raises; TrainingError where an episode does not end.
         """
@@ -108,22 +114,25 @@ class Evaluator:
             stack.enter_context(video)
             policy = setup.algorithm.make_policy(env.spec)
             recurrent = policy if isinstance(policy, RecurrentPolicy) else None
+            if setup.explore and isinstance(policy, PlacedPolicy):
+                policy.place(Place(0, envs, envs))
             policy.load(weights)
+            rng = np.random.default_rng(seed)
             obs, first = run("reset", env.reset, seed), np.ones(envs, np.bool_)
             while any(len(done) < due for done, due in zip(returns, quota, strict=True)):
                 if video.wanted and not returns[0]:
                     video.add(run("render", env.render))
                 if recurrent is not None:
                     recurrent.begin(first)
-                actions = policy.act_greedy(obs)
+                actions = policy.act(obs, step, rng)[0] if setup.explore else policy.act_greedy(obs)
                 if vector_steps * envs < MAX_ACTIONS:
                     acted.append(np.array(actions))
-                step = run("step", env.step, actions)
+                answer = run("step", env.step, actions)
                 vector_steps += 1
-                obs, first = step.obs, step.begins
-                reward_sum[step.valid] += step.reward[step.valid]
-                length[step.valid] += 1
-                for b in np.flatnonzero((step.terminated | step.truncated) & step.valid):
+                obs, first = answer.obs, answer.begins
+                reward_sum[answer.valid] += answer.reward[answer.valid]
+                length[answer.valid] += 1
+                for b in np.flatnonzero((answer.terminated | answer.truncated) & answer.valid):
                     if len(returns[b]) < quota[b]:
                         returns[b].append(float(reward_sum[b]))
                         lengths[b].append(int(length[b]))
@@ -135,7 +144,7 @@ class Evaluator:
                     )
         done, took = _in_order(returns), _in_order(lengths)
         histograms = of_evaluation(weights, env.spec.action_space, acted, done, took)
-        return EvalResult(done, took, video.path, video.trouble, video.gif, histograms)
+        return EvalResult(done, took, setup.explore, video.path, video.trouble, video.gif, histograms)
 
 
 def assign(episodes: int) -> tuple[int, list[int]]:

@@ -63,7 +63,7 @@ class EvaluatorLink:
         """Begin an evaluation; there must be none under way."""
         assert self._running is None
         video = None if self._videos is None else str(self._videos / f"step_{asked.step:09d}.mp4")
-        ref = self._actor.evaluate.remote(asked.weights, asked.episodes, asked.seed, video)
+        ref = self._actor.evaluate.remote(asked.weights, asked.episodes, asked.seed, video, asked.step)
         self._running = asked, ref
 
     @property

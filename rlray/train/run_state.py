@@ -73,7 +73,9 @@ class RunState:
             "progress": self.progress.state(),
             "marks": {name: marks.next for name, marks in self._marks().items()},
             "evaluations": self.evaluations,
-            "last_evaluation": None if last is None else {"returns": last.returns, "lengths": last.lengths},
+            "last_evaluation": None
+            if last is None
+            else {"returns": last.returns, "lengths": last.lengths, "explored": last.explored},
             "evaluating": None
             if evaluating is None
             else {"step": evaluating.step, "episodes": evaluating.episodes, "seed": evaluating.seed},

@@ -46,6 +46,16 @@ def only_run(folder: Path) -> Path:
     return found
 
 
+def test_a_run_that_is_measured_as_it_explores(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--config", str(config), "eval.explore=true", "eval.final_episodes=4"]) == 0
+    assert "over 4 episodes, exploring)" in capsys.readouterr().out
+    folder = str(only_run(config.parent))
+    assert cli.main(["evaluate", "--run", folder]) == cli.main(["evaluate", "--run", folder, "--no-explore"]) == 0
+    as_it_says, greedy = capsys.readouterr().out.splitlines()
+    assert as_it_says.endswith("over 20 episodes, exploring)")
+    assert greedy == "1.00 ± 0.00 (raw return, mean ± std over 20 episodes)"
+
+
 def test_train_then_evaluate(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In this process: a run folder with everything in it, then mean ± std and an mp4 from its checkpoint."""
     assert cli.main(["train", "--config", str(config), "eval.final_episodes=4"]) == 0
@@ -69,6 +79,9 @@ def test_train_then_evaluate(config: Path, capsys: pytest.CaptureFixture[str]) -
     assert Path(video.removeprefix("video: ")).stat().st_size > 0
     (name,) = os.listdir(folder / "checkpoints")
     assert cli.main(["evaluate", "--run", str(folder), "--checkpoint", name]) == 0
+    capsys.readouterr()
+    assert cli.main(["evaluate", "--run", str(folder), "--explore"]) == 0
+    assert "over 20 episodes, exploring)" in capsys.readouterr().out
     assert cli.main(["evaluate", "--run", str(folder), "--checkpoint", "step_7"]) == 2
     assert "no checkpoint at" in capsys.readouterr().err
 

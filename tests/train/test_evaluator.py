@@ -1,4 +1,4 @@
-"""Greedy episodes: exactly as many as asked for, none of them preferred."""
+"""Episodes that measure: exactly as many as asked for, none of them preferred."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rlray.train import evaluator
 from rlray.train.evaluator import MAX_ENVS, Evaluator, EvaluatorSetup, assign
 from rlray.train.failures import EnvironmentFailed, TrainingError
 from rlray.train.sources import AlgorithmSource, EnvSource
-from tests.train.toys import CountingSettings
+from tests.train.toys import WARM_UNTIL, CountingSettings
 
 WEIGHTS = {"count": np.array(0)}
 
@@ -45,6 +45,25 @@ def test_exactly_so_many_complete_episodes_of_the_greedy_policy(episodes: int) -
     assert result.returns == [1.0] * episodes
     assert result.lengths == [6] * episodes
     assert str(result) == f"1.00 ± 0.00 (raw return, mean ± std over {episodes} episodes)"
+
+
+def test_episodes_that_explore_as_training_does() -> None:
+    """Right half of the time: longer walks than the greedy one's, which depend on the seed and on nothing else."""
+    toy = AlgorithmSource("tests.train.toys:ALGORITHM", CountingSettings())
+    source = EnvSource.of("tests.train.toys:Corridor", {"length": 6, "limit": 50})
+    one, same, other = (
+        Evaluator(EvaluatorSetup(source, toy, 1, explore=True)).evaluate(WEIGHTS, 40, seed) for seed in (1, 1, 2)
+    )
+    assert one.lengths == same.lengths != other.lengths
+    assert 6 < np.mean(one.lengths) < 20, "twelve steps are expected"
+    assert str(one) == "1.00 ± 0.00 (raw return, mean ± std over 40 episodes, exploring)"
+
+
+def test_exploring_is_told_the_step_of_the_run() -> None:
+    toy = AlgorithmSource("tests.train.toys:WARMING", CountingSettings())
+    setup = EvaluatorSetup(EnvSource.of("tests.train.toys:Corridor", {"length": 6}), toy, 1, explore=True)
+    assert Evaluator(setup).evaluate(WEIGHTS, 2, seed=0, step=WARM_UNTIL - 1).lengths == [20, 20]
+    assert Evaluator(setup).evaluate(WEIGHTS, 2, seed=0, step=WARM_UNTIL).lengths == [6, 6]
 
 
 def test_truncated_episodes_are_complete() -> None:

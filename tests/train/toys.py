@@ -254,6 +254,24 @@ class AgeingPolicy(CountingPolicy):
 AGEING = Algorithm("ageing", CountingSettings, AgeingPolicy, CountingLearner)
 
 
+WARM_UNTIL = 100
+"""The step of a run before which `WARMING` does not walk right."""
+
+
+class WarmingPolicy(CountingPolicy):
+    """Has a schedule: it stands still first, then it walks right; it wants to be placed."""
+
+    def place(self, place: Place) -> None:
+        self.envs = place.envs
+
+    def act(self, obs: Any, step: int, rng: np.random.Generator) -> tuple[Any, dict[str, Any]]:
+        assert self.envs == len(obs)
+        return np.full(len(obs), int(step >= WARM_UNTIL)), {}
+
+
+WARMING = Algorithm("warming", CountingSettings, WarmingPolicy, CountingLearner)
+
+
 class LedgerSettings(CountingSettings):
     """Settings of `LedgerReplay` and `LedgerLearner`."""
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from rlray.envs.pong.game import AGENT_SCORE, AGENT_Y, BALL_X, BALL_Y, HALF, OPPONENT_SCORE, OPPONENT_Y, PADDLE_X
 
-SIZE = 84  # rows and columns of a grey frame
+SIZE = 84  # rows and columns of a grey frame, or half of that
 PIXEL = 2.0  # field units per pixel: the field of 160 units takes rows and columns 2 to 81
 MARGIN = 2
 
@@ -27,11 +27,18 @@ _EMPTY = _empty_frame()
 
 
 def draw_frames(state: NDArray[np.float32], out: NDArray[np.uint8]) -> None:
-    """Draw the games ``state`` [10, N] into ``out`` [N, 84, 84], which must be contiguous.
+    """Draw the games ``state`` [10, N] into ``out`` [N, 84, 84], which must be contiguous, or [N, 42, 42].
 
-    Row 0 is the top. Every object covers whole pixels, so a frame shows positions to within 2 units. Nothing
-    flickers, so there is no need for the maximum over two frames that the Atari preprocessing takes.
+    Row 0 is the top. Every object covers whole pixels, so a frame shows positions to within 2 units; a pixel of a small
+    one is the mean of the four that it stands for, which shows as much. Nothing flickers, so there is no need for the
+    maximum over two frames that the Atari preprocessing takes.
     """
+    if out.shape[-1] != SIZE:
+        large = np.empty((len(out), SIZE, SIZE), np.uint8)
+        draw_frames(state, large)
+        rows = large[:, ::2].astype(np.uint16) + large[:, 1::2]
+        np.right_shift(rows[:, :, ::2] + rows[:, :, 1::2], 2, out=out, casting="unsafe")
+        return
     out[...] = _EMPTY
     flat = out.reshape(-1)
     games = np.arange(state.shape[1], dtype=np.intp) * (SIZE * SIZE)

@@ -35,6 +35,7 @@ class PongSettings:
 
     obs: str = "state"  # or "pixels"
     frame_stack: int = setting(0, low=0)  # frames in an observation; 0 means 4 for pixels and 1 for state
+    img_size: int = SIZE  # rows and columns of a frame, 84 or 42
     frame_skip: int = setting(4, low=1)  # frames that an action is held for
     max_frames: int = setting(108_000, low=1)  # an episode is truncated after that many frames: 30 minutes, as on Atari
 
@@ -92,18 +93,18 @@ class StateObserver:
 
 
 class FrameObserver:
-    """uint8 [frame_stack, 84, 84] per game, oldest frame first; frames before the episode's first are zero.
+    """uint8 [frame_stack, size, size] per game, oldest frame first; frames before the episode's first are zero.
 
     Frames of successive steps lie behind one another in memory and a stack is a window on them, so that each frame is
     written once. The arrays returned are therefore not C-contiguous, but each frame in them is.
     """
 
-    def __init__(self, games: PongGames, frame_stack: int) -> None:
-        self.space: spaces.Space[Any] = spaces.Box(0, 255, (frame_stack, SIZE, SIZE), np.uint8)
+    def __init__(self, games: PongGames, frame_stack: int, size: int) -> None:
+        self.space: spaces.Space[Any] = spaces.Box(0, 255, (frame_stack, size, size), np.uint8)
         self.frame_stack = frame_stack
         self._games = games
-        kept = int(np.clip(BYTES_KEPT // (games.count * SIZE * SIZE), 2, STEPS_KEPT))
-        self._frames = np.zeros((frame_stack + kept, games.count, SIZE, SIZE), np.uint8)
+        kept = int(np.clip(BYTES_KEPT // (games.count * size * size), 2, STEPS_KEPT))
+        self._frames = np.zeros((frame_stack + kept, games.count, size, size), np.uint8)
         self._next = frame_stack
 
     def observe(self) -> NDArray[np.uint8]:
@@ -118,7 +119,7 @@ class FrameObserver:
     def restart(self, games: Index) -> NDArray[np.uint8]:
         window = self._frames[self._next - self.frame_stack : self._next]
         window[:-1, games] = 0
-        first = np.empty((len(games), SIZE, SIZE), np.uint8)
+        first = np.empty((len(games), *self._frames.shape[2:]), np.uint8)
         draw_frames(self._games.state[:, games], first)
         window[-1, games] = first
         return self._window()
@@ -139,10 +140,14 @@ class FrameObserver:
 def make_observer(games: PongGames, settings: PongSettings) -> Observer:
     """The observer that ``settings`` ask for.
 
-    Raises: ValueError for another ``obs``, or a stack of states.
+    Raises: ValueError for another ``obs``, a stack of states, or frames of another size.
     """
+    if settings.img_size not in (SIZE, SIZE // 2):
+        raise ValueError(
+            f"setting 'img_size' of environment {PONG_ID!r} must be {SIZE} or {SIZE // 2}, got {settings.img_size}"
+        )
     if settings.obs == "pixels":
-        return FrameObserver(games, settings.frame_stack or 4)
+        return FrameObserver(games, settings.frame_stack or 4, settings.img_size)
     if settings.obs != "state":
         raise ValueError(f"setting 'obs' of environment {PONG_ID!r} must be 'state' or 'pixels', got {settings.obs!r}")
     if settings.frame_stack > 1:

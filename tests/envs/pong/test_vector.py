@@ -181,6 +181,26 @@ def test_frames_show_the_objects_where_they_are() -> None:
     assert (frames == BACKGROUND).sum() == 3 * (84 * 80 - 16 - 16 - 4)
 
 
+def test_small_frames_are_the_means_of_four_pixels_of_large_ones() -> None:
+    """The same games with both, over ends of episodes and a second reset; means are rounded down."""
+    large, small = (PongVec(3, seed=1, obs="pixels", max_frames=200, img_size=size) for size in (84, 42))
+    assert (small.spec.frame_shape, small.spec.observation_space.shape) == ((42, 42), (4, 42, 42))
+
+    def halved(frames: Any) -> Any:
+        return frames.reshape(*frames.shape[:-2], 42, 2, 42, 2).mean(axis=(-3, -1)).astype(np.uint8)
+
+    rng = np.random.default_rng(0)
+    for t in range(120):
+        if t in (0, 60):
+            np.testing.assert_array_equal(halved(large.reset()), small.reset())
+        actions = rng.integers(0, 6, 3)
+        one, two = large.step(actions), small.step(actions)
+        np.testing.assert_array_equal(halved(one.obs), two.obs)
+        if one.final_obs is not None:
+            np.testing.assert_array_equal(halved(one.final_obs), two.final_obs)
+    assert len(np.unique(two.obs)) > 5, "a ball between pixels shades them"
+
+
 def test_the_picture_shows_the_first_game_and_its_score() -> None:
     vec = make_vec(PONG, 2, seed=0, render=True)
     vec.reset()
@@ -204,6 +224,7 @@ def test_the_picture_shows_the_first_game_and_its_score() -> None:
         ({"frame_stack": -1}, ValueError, r"'frame_stack' .* must be at least 0, got -1"),
         ({"frameskip": 2}, ValueError, r"has no setting 'frameskip'; did you mean 'frame_skip'"),
         ({"max_frames": 0}, ValueError, r"'max_frames' .* must be at least 1, got 0"),
+        ({"img_size": 64}, ValueError, r"'img_size' of environment 'rlray/Pong-v0' must be 84 or 42, got 64"),
     ],
 )
 def test_wrong_settings_are_explained(settings: dict[str, Any], kind: type[Exception], text: str) -> None:
