@@ -64,6 +64,7 @@ def left_over(child: Child, shared: set[str], within: float = WITHIN) -> dict[st
     deadline = time.monotonic() + within
     while True:
         found = [name for _, folders, files in os.walk(child.folder) for name in (*folders, *files)]
+        found = [name for name in found if not name.startswith("torchinductor_")]  # torch's, empty, where it is loaded
         left = {
             "processes": len(child.left()),
             "files": len(found) - 1,
