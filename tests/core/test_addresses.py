@@ -15,6 +15,7 @@ import yaml
 
 from tests.conftest import NO_RAY, STORE
 from tests.support import REPOSITORY, Driver, run_driver, wait_until
+from tests.train.conftest import toy_config
 
 pytestmark = [NO_RAY, pytest.mark.timeout(300)]
 
@@ -152,15 +153,12 @@ def test_a_program_runs_at_every_address(head: Head, kind: str) -> None:
     assert "all of it" in run_driver(PROGRAM, head.at(kind), timeout=120, **head.environment)
 
 
-CONFIG = {
-    "env": "tests.train.toys:Corridor",
-    "algo": "tests.train.toys:ALGORITHM",
-    "mode": "sync",
-    "stop": {"steps": 200},
-    "simulators": {"count": 1, "envs": 4, "fragment_length": 10, "num_cpus": 0.5},
-    "learner": {"num_cpus": 0.5},
-    "eval": {"every": None, "episodes": 1, "final_episodes": 2},
-}
+CONFIG = toy_config(
+    stop={"steps": 200},
+    simulators={"count": 1, "envs": 4, "fragment_length": 10, "num_cpus": 0.5},
+    learner={"num_cpus": 0.5},
+    eval={"every": None, "episodes": 1, "final_episodes": 2},
+)
 
 
 @every_address
